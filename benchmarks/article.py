@@ -1,0 +1,29 @@
+"""The tutorial in full on the real data: benchmarks/results/article.json. About 80 minutes on 2 cores."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.harness import ResultFile
+from fewlabels.article.arms import ArticlePlan
+from fewlabels.article.run import ArticleRun
+from fewlabels.data.fashion_mnist import fashion_mnist
+from fewlabels.observe import make_logger
+
+COLUMNS = ("arm", "seed", "labels", "epochs", "pretrain_epochs", "macro_f1", "accuracy", "seconds")
+
+
+def main() -> None:
+    """Run what is missing."""
+    data = fashion_mnist()
+    folder = Path("runs/article")
+    results = ResultFile("article", "fewlabels article --seeds 3", keys=("arm", "seed"))
+    run = ArticleRun(
+        folder, data.train, data.test, ArticlePlan(), 3, make_logger("none", folder, {}), Console(), torch.device("cpu")
+    )
+    run.rows(on_row=lambda row: results.add({name: row[name] for name in COLUMNS}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Result files that are written row by row, so that a stopped benchmark goes on."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from fewlabels.files import write_json
+from fewlabels.records import provenance
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class ResultFile:
+    """``benchmarks/results/NAME.json``; rows are known by the values of their keys."""
+
+    def __init__(self, name: str, command: str, keys: tuple[str, ...], folder: Path = RESULTS) -> None:
+        self.path = folder / f"{name}.json"
+        self.keys = keys
+        self.head = {"name": name, **provenance(command), "commit": _commit()}
+        self.rows: list[dict[str, Any]] = json.loads(self.path.read_text())["rows"] if self.path.is_file() else []
+
+    def has(self, **key: Any) -> bool:
+        """Whether a row with these values is there."""
+        return any(all(row[name] == key[name] for name in self.keys) for row in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row, or leave the one that is there; written at once."""
+        if not self.has(**row):
+            self.rows.append(row)
+            write_json(self.path, {**self.head, "rows": self.rows})
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(RESULTS.parent), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"

@@ -1,0 +1,1 @@
+"""The tutorial, arm by arm, at its own settings: the baseline we measure ourselves against."""

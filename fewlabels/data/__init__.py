@@ -1,0 +1,1 @@
+"""From files to whole batches of uint8 images with labels."""

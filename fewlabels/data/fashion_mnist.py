@@ -1,0 +1,176 @@
+"""Fashion-MNIST (Xiao et al. 2017): found on this machine, or fetched and checked."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+from torchvision.datasets import FashionMNIST
+
+from fewlabels.data.idx import idx_source
+from fewlabels.data.source import ArraySource
+from fewlabels.errors import InputError
+from fewlabels.files import written_whole
+
+CLASS_NAMES = tuple(FashionMNIST.classes)
+
+FILES = {
+    "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte.gz": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte.gz": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte.gz": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+"""File name to MD5 of what is inside the gzip: packages compress the same bytes anew (docs/decisions.md)."""
+
+SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DOWNLOAD_TIMEOUT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The 60,000 training and 10,000 test images."""
+
+    train: ArraySource
+    test: ArraySource
+    folder: Path
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept."""
+    return user_cache_path("fewlabels") / "fashion-mnist"
+
+
+def fashion_mnist(folder: Path | None = None, say: Callable[[str], None] = print) -> Splits:
+    """Load Fashion-MNIST, fetching it when it is nowhere on this machine.
+
+    Looks in ``folder``, ``$FEWLABELS_DATA``, the cache, the system's package folder; then fetches into the cache
+    from torchvision's addresses, then from Debian's package. A folder that is named is the only one looked at.
+
+    Args:
+        folder: holds the four gzipped (or plain) IDX files.
+        say: receives one line for whatever takes a while or goes wrong on the way.
+
+    Raises:
+        InputError: if a file is missing or damaged, or nothing could be fetched.
+    """
+    where = locate(folder)
+    if where is None:
+        where = fetch(cache_folder(), say)
+    images_and_labels = [
+        idx_source(_file(where, f"{part}-images-idx3-ubyte"), _file(where, f"{part}-labels-idx1-ubyte"), CLASS_NAMES)
+        for part in ("train", "t10k")
+    ]
+    return Splits(*images_and_labels, folder=where)
+
+
+def locate(folder: Path | None = None) -> Path | None:
+    """The folder the data would be read from, or None if it has to be fetched."""
+    named = folder or os.environ.get("FEWLABELS_DATA")
+    if named:
+        return Path(named)
+    for candidate in (cache_folder(), SYSTEM_FOLDER):
+        if all((candidate / name).is_file() for name in FILES):
+            return candidate
+    return None
+
+
+def _file(folder: Path, stem: str) -> Path:
+    plain = folder / stem
+    return plain if plain.is_file() else folder / f"{stem}.gz"
+
+
+def fetch(into: Path, say: Callable[[str], None]) -> Path:
+    """Fetch the four files, each checked before it gets its name.
+
+    Raises:
+        InputError: if no way worked, with the reason of each.
+    """
+    reasons = []
+    for way in (_from_addresses, _from_debian):
+        try:
+            for name in FILES:
+                if not (into / name).is_file():
+                    way(into, name, say)
+            return into
+        except InputError:
+            raise
+        except (OSError, subprocess.SubprocessError, _Unavailable) as error:
+            reasons.append(f"{way.__doc__}: {error}")
+    raise InputError(
+        f"Fashion-MNIST could not be fetched ({'; '.join(reasons)}). "
+        "Put its four .gz files in a folder and name it with --data or FEWLABELS_DATA."
+    )
+
+
+class _Unavailable(Exception):
+    """This way of fetching does not work here; another may."""
+
+
+def checked(path: Path, name: str) -> None:
+    """Compare a fetched file with the known MD5; a wrong file is deleted.
+
+    Raises:
+        _Unavailable: saying so.
+    """
+    try:
+        with gzip.open(path) as file:
+            found = hashlib.file_digest(file, "md5").hexdigest() if hasattr(hashlib, "file_digest") else _md5(file)
+    except (OSError, EOFError, zlib.error):
+        found = "a damaged gzip file"
+    if found != FILES[name]:
+        path.unlink()
+        raise _Unavailable(f"{name} was wrong (MD5 {found}, not {FILES[name]}) and has been deleted")
+
+
+def _md5(file: gzip.GzipFile) -> str:  # Python 3.10 has no hashlib.file_digest
+    digest = hashlib.md5()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _from_addresses(into: Path, name: str, say: Callable[[str], None]) -> None:
+    """download"""
+    problems: list[str] = []
+    for mirror in FashionMNIST.mirrors:
+        say(f"Fetching {name} from {mirror}")
+        with written_whole(into / name) as temporary:
+            try:
+                with urllib.request.urlopen(mirror + name, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
+                    with temporary.open("wb") as file:
+                        shutil.copyfileobj(response, file)
+            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+                problems.append(str(getattr(error, "reason", error)))
+                continue
+            checked(temporary, name)
+            return
+    raise _Unavailable(", ".join(problems))
+
+
+def _from_debian(into: Path, name: str, say: Callable[[str], None]) -> None:
+    """Debian's package"""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise _Unavailable("no apt-get here")
+    say(f"Fetching Debian's package {DEBIAN_PACKAGE}")
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=scratch, check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError as error:
+            lines = error.stderr.strip().splitlines() or ["no reason given"]
+            raise _Unavailable(f"{lines[-1]} (try 'apt-get update')") from None
+        package = next(Path(scratch).glob("*.deb"))
+        subprocess.run(["dpkg-deb", "--extract", str(package), scratch], check=True, capture_output=True)
+        for each in FILES:
+            with written_whole(into / each) as temporary:
+                shutil.copyfile(Path(scratch) / SYSTEM_FOLDER.relative_to("/") / each, temporary)
+                checked(temporary, each)

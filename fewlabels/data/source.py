@@ -1,0 +1,135 @@
+"""Images and labels as whole uint8 batches, from memory or a memory-mapped file."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from fewlabels.errors import InputError
+from fewlabels.seeding import generator
+
+UNLABELLED = -1
+"""The label of an image that has none: scikit-learn's convention."""
+
+Indices = torch.Tensor | np.ndarray | slice
+
+
+class ImageSource(Protocol):
+    """What the rest of the package asks of a set of images."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [N]; -1 where an image has no label."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class ``k`` is called ``class_names[k]``."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Indices) -> torch.Tensor:
+        """The images at these positions, uint8 [B, C, H, W]."""
+
+
+class ArraySource:
+    """An :class:`ImageSource` over one array; a ``numpy.memmap`` stays on disk until it is read.
+
+    Args:
+        images: uint8 [N, H, W] or [N, C, H, W].
+        labels: integers [N] in -1..K-1, where K is the number of class names.
+        class_names: K names.
+        name: what error messages call this source.
+
+    Raises:
+        InputError: if types, lengths or labels do not fit together.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        class_names: Sequence[str],
+        name: str = "images",
+    ) -> None:
+        if images.dtype != np.uint8:
+            raise InputError(f"{name}: pixels are {images.dtype}, not uint8. Convert them to 0..255 first.")
+        if images.ndim == 3:
+            images = images[:, None]
+        if images.ndim != 4:
+            raise InputError(f"{name}: shape {images.shape} is not [N, H, W] or [N, C, H, W].")
+        if labels is None:
+            labels = np.full(len(images), UNLABELLED)
+        if len(labels) != len(images):
+            raise InputError(
+                f"{name}: {len(images)} images but {len(labels)} labels. Use the label file that belongs to these images."
+            )
+        labels = np.asarray(labels).astype(np.int64)
+        outside = np.flatnonzero((labels < UNLABELLED) | (labels >= len(class_names)))
+        if len(outside):
+            row = int(outside[0])
+            raise InputError(
+                f"{name}, row {row}: label {labels[row]} is not one of the classes 0..{len(class_names) - 1}. "
+                "Fix the row, or write -1 for 'unlabelled'."
+            )
+        self.images = images
+        self.labels = labels
+        self.class_names = tuple(class_names)
+        self.name = name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: Indices) -> torch.Tensor:
+        if isinstance(indices, torch.Tensor):
+            indices = indices.numpy()
+        # A copy, since torch must not share memory with a read-only map.
+        return torch.from_numpy(np.array(self.images[indices]))
+
+    def subset(self, indices: np.ndarray | slice) -> "ArraySource":
+        """The same classes, only these images."""
+        return ArraySource(self.images[indices], self.labels[indices], self.class_names, self.name)
+
+    def first_k(self, k: int) -> "ArraySource":
+        """The first ``k`` images: the tutorial's ``FashionMNIST(first_k=1000)``."""
+        return self.subset(slice(self._checked(k)))
+
+    def balanced(self, k: int, seed: int) -> "ArraySource":
+        """``k`` labelled images drawn at random, each class as often as any other (to within one).
+
+        Classes with too few images give all they have, and the others make up for them.
+        """
+        indices = balanced_indices(self.labels, self._checked(k), seed)
+        return self.subset(indices)
+
+    def _checked(self, k: int) -> int:
+        labelled = int((self.labels != UNLABELLED).sum())
+        if not 1 <= k <= labelled:
+            raise InputError(f"labels {k}: {self.name} has {labelled} labelled images. Ask for 1 to {labelled}.")
+        return k
+
+
+def balanced_indices(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Sorted positions of ``k`` labelled images, classes as equal as the data allows; by seed.
+
+    >>> labels = np.array([0, 0, 0, 1, 1, -1])
+    >>> np.bincount(labels[balanced_indices(labels, 4, seed=0)])
+    array([2, 2])
+    """
+    order = torch.randperm(len(labels), generator=generator(seed, "balanced")).numpy()
+    order = order[labels[order] != UNLABELLED]
+    # The n-th image of its class in this order: taking low n first deals the classes out in turn.
+    turn = np.empty(len(order), dtype=np.int64)
+    for cls in np.unique(labels[order]):
+        of_class = labels[order] == cls
+        turn[of_class] = np.arange(of_class.sum())
+    return np.sort(order[np.argsort(turn, kind="stable")[:k]])

@@ -1,0 +1,59 @@
+"""Figures from a trained network: predictions, features and the classification report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import classification_report
+from torch import nn
+
+from fewlabels.data.source import ImageSource
+
+BATCH = 1024
+
+
+@torch.no_grad()
+def outputs(module: nn.Module, source: ImageSource) -> np.ndarray:
+    """The module's output for every image, in evaluation mode: float32 [N, D]."""
+    module.eval()
+    device = next(module.parameters()).device
+    parts = [
+        module(source.read(slice(start, start + BATCH)).to(device).float() / 255).float().cpu()
+        for start in range(0, len(source), BATCH)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over classes: [N, K] to float32 [N, K], rows summing to 1."""
+    return torch.from_numpy(logits).softmax(dim=1).numpy()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one reading of the test labels gives."""
+
+    macro_f1: float
+    accuracy: float
+    per_class: dict[str, Any]
+    """scikit-learn's classification report as a dictionary."""
+    text: str
+    """scikit-learn's classification report as text."""
+    predictions: np.ndarray
+    """int64 [N]."""
+
+
+def evaluate(model: nn.Module, test: ImageSource) -> Evaluation:
+    """Compare a classifier with the test labels. To be called once for a finished model."""
+    predictions = outputs(model, test).argmax(axis=1)
+    names = list(test.class_names)
+    options: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "digits": 4, "zero_division": 0}
+    per_class = classification_report(test.labels, predictions, output_dict=True, **options)
+    return Evaluation(
+        macro_f1=per_class["macro avg"]["f1-score"],
+        accuracy=float((test.labels == predictions).mean()),
+        per_class=per_class,
+        text=classification_report(test.labels, predictions, **options),
+        predictions=predictions,
+    )

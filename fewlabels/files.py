@@ -1,0 +1,64 @@
+"""Files and folders that appear whole under their final name, or not at all."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fewlabels.errors import InputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _explain(error: OSError, path: Path) -> InputError:
+    if error.errno in _FULL:
+        return InputError(f"{path}: no room left on the disk. Free some space or choose another folder with --out.")
+    return InputError(f"{path}: cannot be written ({error.strerror or error}). Choose another folder with --out.")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename what was written there when the block ends well.
+
+    What stood under ``path`` stays until then, and stays if the block fails. Works for a file or a folder.
+
+    Raises:
+        InputError: if the place cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)  # a folder cannot be renamed over a full one
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _explain(error, path) from None
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole, indented by one space a level."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def writable_folder(path: Path) -> Path:
+    """Make the folder, and prove before any work is done that a file can be written there."""
+    write_bytes(path / ".fewlabels", b"")
+    return path

@@ -1,0 +1,63 @@
+"""SimCLR: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewlabels.methods.base import MethodOutput
+from fewlabels.optimizers import OptimizerSettings, without_decay
+
+
+def nt_xent(z0: Tensor, z1: Tensor, temperature: float = 0.5) -> Tensor:
+    """Normalised temperature-scaled cross entropy (eq. 1), averaged over all 2B rows.
+
+    Args:
+        z0, z1: projections [B, D] of two views; row i of one is the positive of row i of the other,
+            and the other 2B - 2 rows are its negatives.
+        temperature: tau > 0.
+    """
+    z = F.normalize(torch.cat([z0, z1]), dim=1)
+    similarity = z @ z.T / temperature  # [2B, 2B]
+    similarity = similarity.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
+    positive = torch.arange(len(z), device=z.device).roll(len(z0))
+    return F.cross_entropy(similarity, positive)
+
+
+@dataclass(frozen=True)
+class SimCLRSettings:
+    """Section 4.2 and appendix B.6, B.9 (small images): tau 0.5, LARS, square-root rate 0.075 sqrt(B)."""
+
+    projector_hidden: int = 512
+    projector_out: int = 128
+    temperature: float = 0.5
+    batch_size: int = 256
+    optimizer: OptimizerSettings = OptimizerSettings("lars", lr=1.2, weight_decay=1e-6)
+
+
+class SimCLR(nn.Module):
+    """SimCLR with a two-layer projector g(h) = W2 relu(W1 h), batch norm between (section 2.1)."""
+
+    def __init__(self, backbone: nn.Module, num_features: int, settings: SimCLRSettings | None = None) -> None:
+        super().__init__()
+        settings = settings or SimCLRSettings()
+        self.temperature = settings.temperature
+        self.backbone = backbone
+        self.projector = nn.Sequential(
+            nn.Linear(num_features, settings.projector_hidden, bias=False),
+            nn.BatchNorm1d(settings.projector_hidden),
+            nn.ReLU(),
+            nn.Linear(settings.projector_hidden, settings.projector_out),
+        )
+
+    def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
+        """x0, x1: float [B, C, H, W]."""
+        z0, z1 = self.projector(self.backbone(x0)), self.projector(self.backbone(x1))  # [B, D]
+        return MethodOutput(loss=nt_xent(z0, z1, self.temperature), projection=z0)
+
+    def param_groups(self) -> list[dict]:
+        return without_decay(self)
+
+    def after_step(self, progress: float) -> None:
+        """Nothing follows the step in SimCLR."""

@@ -1,0 +1,104 @@
+"""Weights on disk as safetensors: nothing a user hands us is ever unpickled."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fewlabels.errors import InputError
+from fewlabels.files import write_bytes
+from fewlabels.models.backbones import BACKBONES
+from fewlabels.models.classifier import Classifier
+
+
+def save_weights(module: nn.Module, path: Path, about: dict[str, str]) -> None:
+    """Write a module's state whole; ``about`` says what it is."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    write_bytes(path, save(tensors, metadata=about))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file and what it says of itself.
+
+    Raises:
+        InputError: if the file is missing, torn or of another format.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such model file. Train one with: fewlabels fit fashion-mnist --out FOLDER")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError):
+        raise InputError(f"{path}: not a whole safetensors file. Pass the .safetensors that fewlabels wrote.") from None
+
+
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load every tensor of a module, no more and no fewer, shapes checked.
+
+    Raises:
+        InputError: naming the first tensor that does not fit.
+    """
+    own = module.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        wanted = tuple(own[name].shape) if name in own else "absent"
+        found = tuple(tensors[name].shape) if name in tensors else "absent"
+        if wanted != found:
+            raise InputError(
+                f"{path}: weights of another architecture ({name} is {found}, this network needs {wanted}). "
+                "Pass weights that were trained with the same backbone."
+            )
+    module.load_state_dict(tensors, strict=True)
+
+
+def save_backbone(backbone: nn.Module, path: Path, name: str) -> None:
+    """Write a backbone alone, as pretraining makes it."""
+    save_weights(backbone, path, {"kind": "backbone", "backbone": name})
+
+
+def load_backbone(model: Classifier, path: Path) -> None:
+    """Load pretrained weights into a classifier's backbone: from a backbone file or another classifier.
+
+    Raises:
+        InputError: if the file is of another architecture.
+    """
+    tensors, about = read_weights(path)
+    if about.get("kind") == "classifier":
+        tensors = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
+    load_exactly(model.backbone, tensors, path)
+
+
+def save_classifier(model: Classifier, path: Path) -> None:
+    """Write a classifier with all that is needed to use it again."""
+    about = {
+        "kind": "classifier",
+        "backbone": model.backbone_name,
+        "channels": str(model.backbone.channels),
+        "class_names": json.dumps(model.class_names),
+    }
+    save_weights(model, path, about)
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Read a classifier back, in evaluation mode.
+
+    Raises:
+        InputError: if the file is missing, torn, not a classifier or of an unknown architecture.
+    """
+    tensors, about = read_weights(path)
+    if about.get("kind") != "classifier":
+        raise InputError(f"{path}: holds no classifier. Pass a model.safetensors written by: fewlabels fit")
+    try:
+        name, channels, classes = about["backbone"], int(about["channels"]), json.loads(about["class_names"])
+    except (KeyError, ValueError):
+        raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit") from None
+    if name not in BACKBONES:
+        raise InputError(f"{path}: unknown backbone {name!r}. This version knows {', '.join(BACKBONES)}.")
+    if not (1 <= channels <= 1024 and isinstance(classes, list) and 1 <= len(classes) <= 1_000_000):
+        raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit")
+    with torch.device("meta"):  # a file's word on sizes costs no memory before its tensors are checked
+        shapes = Classifier(name, [str(c) for c in classes], channels)
+    load_exactly(shapes.to_empty(device="cpu"), tensors, path)
+    return shapes.eval()

@@ -1,0 +1,189 @@
+"""What the training loops tell the world: progress bars, loss curves and loggers."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from fewlabels.errors import InputError
+
+MAX_CURVE_POINTS = 500
+
+
+class Logger(Protocol):
+    """Receives scalars by name and step."""
+
+    def log(self, values: dict[str, float], step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class _NoLogger:
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _TensorBoardLogger:
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer.add_text("settings", "\n".join(f"    {key}: {value}" for key, value in settings.items()))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WandbLogger:
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        import wandb
+
+        self._run = wandb.init(project="fewlabels", dir=str(folder), config=settings)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        # Arms run one after the other, each from step 0; wandb's own step may only grow.
+        self._run.log({**values, "step": step})
+
+    def close(self) -> None:
+        self._run.finish(quiet=True)
+
+
+class _MlflowLogger:
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        import os
+
+        import mlflow
+
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            # mlflow 3 asks this word of those who keep plain files instead of a database.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
+        mlflow.set_experiment("fewlabels")
+        self._mlflow = mlflow
+        mlflow.start_run()
+        mlflow.log_params(settings)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self._mlflow.log_metrics(values, step=step)
+
+    def close(self) -> None:
+        self._mlflow.end_run()
+
+
+LOGGERS = ("tensorboard", "wandb", "mlflow", "none")
+
+
+def make_logger(name: str, folder: Path, settings: dict[str, Any]) -> Logger:
+    """A logger by name, writing under ``folder``.
+
+    Raises:
+        InputError: if the name is unknown or its package is not installed.
+    """
+    try:
+        match name:
+            case "tensorboard":
+                return _TensorBoardLogger(folder, settings)
+            case "wandb":
+                return _WandbLogger(folder, settings)
+            case "mlflow":
+                return _MlflowLogger(folder, settings)
+            case "none":
+                return _NoLogger()
+    except ModuleNotFoundError as error:
+        raise InputError(f"--logger {name}: {error.name} is not installed. Run: pip install 'fewlabels[{name}]'") from None
+    raise InputError(f"--logger {name}: no such logger. Choose one of {', '.join(LOGGERS)}.")
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        rate = task.fields["images_per_step"] * (task.finished_speed or task.speed or 0)
+        return Text(f"{rate:,.0f} img/s", style="cyan")
+
+
+@dataclass
+class Curve:
+    """A loss curve thinned to at most 500 points: each the mean over a window of steps."""
+
+    window: int
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    _pending: list[float] = field(default_factory=list)
+
+    def add(self, step: int, value: float) -> bool:
+        """Take one value; true if this closed a window."""
+        self._pending.append(value)
+        if len(self._pending) < self.window:
+            return False
+        self.steps.append(step)
+        self.values.append(sum(self._pending) / len(self._pending))
+        self._pending.clear()
+        return True
+
+
+class Observer:
+    """Watches one training: a progress bar with rate and time left, a loss curve, a logger."""
+
+    def __init__(self, name: str, logger: Logger | None = None, console: Console | None = None) -> None:
+        self.name = name
+        self.curve = Curve(window=1)
+        self.seconds = 0.0
+        self._logger = logger or _NoLogger()
+        self._console = console or Console(quiet=True)
+
+    @contextmanager
+    def watch(self, total_steps: int, images_per_step: int, first_step: int = 0) -> Iterator[None]:
+        """Show the bar while the block trains; steps before ``first_step`` were done earlier."""
+        self.curve.window = max(1, math.ceil(total_steps / MAX_CURVE_POINTS))
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            _RateColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._started = time.perf_counter()
+        with self._progress:
+            self._task = self._progress.add_task(
+                self.name, total=total_steps, completed=first_step, images_per_step=images_per_step
+            )
+            yield
+        self.seconds = self.seconds_so_far()
+
+    def seconds_so_far(self) -> float:
+        """Seconds of training, those before a resumed start included."""
+        return self.seconds + time.perf_counter() - self._started
+
+    def restore(self, state: Path) -> None:
+        """Take up the curve and the clock of an earlier start."""
+        saved = json.loads(state.read_text())
+        self.seconds = saved["seconds"]
+        self.curve = Curve(**saved["curve"])
+
+    def step(self, step: int, loss: float) -> None:
+        """Take the loss of one step.
+
+        Raises:
+            InputError: if the loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise InputError(f"{self.name}: the loss is {loss} at step {step}. Lower the learning rate and run again.")
+        self._progress.advance(self._task)
+        if self.curve.add(step, loss):
+            self._logger.log({f"{self.name}/loss": self.curve.values[-1]}, step)
