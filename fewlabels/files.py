@@ -41,8 +41,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        elif temporary.exists():
+            temporary.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

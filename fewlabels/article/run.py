@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
 from fewlabels.article.arms import Arm, ArticlePlan, train_arm
+from fewlabels.article.summary import claims, simclr_against_simsiam, summarise
 from fewlabels.data.source import ArraySource
-from fewlabels.evaluate import evaluate
+from fewlabels.evaluate import evaluate, outputs
 from fewlabels.files import write_json
-from fewlabels.models.weights import save_classifier
+from fewlabels.models.weights import load_exactly, read_weights, save_classifier
 from fewlabels.observe import Logger, Observer
-from fewlabels.pretrain import PretrainSettings, pretrain
+from fewlabels.pretrain import PretrainSettings, build_method, pretrain
+from fewlabels.projection import umap_projection
+from fewlabels.records import provenance
 from fewlabels.views.randaugment import randaugment
 
 
@@ -103,6 +107,80 @@ class ArticleRun:
         return {"epochs": int(longest.name.removeprefix("epoch-")), **state}
 
 
-def grid_images(source: ArraySource, count: int = 16) -> list[list[list[int]]]:
-    """The first images' only channel, as nested lists of 0..255."""
-    return np.asarray(source.read(slice(count)))[:, 0].tolist()
+def result(run: ArticleRun, command: str, quick: bool) -> dict[str, Any]:
+    """Run everything and gather what the tutorial shows, ready for JSON and the report."""
+    rows = run.rows()
+    summaries = summarise(rows)
+    states = {method: run.pretraining_state(method) for method in ("simclr", "simsiam")}
+    shown = next(row for row in rows if row["arm"] == "supervised-60000")
+    gathered = {
+        "name": "article",
+        **provenance(command),
+        "quick": quick,
+        "few_labels": run.plan.few_labels,
+        "num_test": len(run.test),
+        "class_names": list(run.test.class_names),
+        "claims": claims(summaries, quick),
+        "arms": [{**asdict(summary), "macro_f1_text": summary.macro_f1_text} for summary in summaries],
+        "pretrain_seconds": {f"{method}, {s['epochs']} epochs": round(s["seconds"], 1) for method, s in states.items()},
+        "rows": rows,
+        "curves": _curves(run, rows, states),
+        "methods_table": simclr_against_simsiam(summaries, states, len(run.train)),
+        "train_grid": _grid(run.train),
+        "test_grid": {
+            **_grid(run.test),
+            "predictions": shown["first_predictions"],
+            "title": f"{shown['title']}, {shown['epochs']} epochs",
+        },
+        "umap": _umap(run, states["simsiam"]["epochs"]),
+    }
+    write_json(run.folder / "result.json", gathered)
+    return gathered
+
+
+def _grid(source: ArraySource, count: int = 16) -> dict[str, Any]:
+    """The first images' only channel as nested lists of 0..255, and their labels."""
+    return {"images": source.read(slice(count))[:, 0].tolist(), "labels": source.labels[:count].tolist()}
+
+
+def _curves(run: ArticleRun, rows: list[dict[str, Any]], states: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Loss against epoch, of each arm's first seed and of each pretraining."""
+    kinds = {"simclr": "NT-Xent", "simsiam": "negative cosine"}
+    curves = {
+        row["arm"]: _curve(row["curve"], row["epochs"], f"{row['title']} ({row['epochs']} epochs)", "cross-entropy")
+        for row in rows
+        if row["seed"] == 0
+    }
+    for method, state in states.items():
+        title = f"{method} pretraining ({state['epochs']} epochs)"
+        curves[method] = _curve(state["curve"], state["epochs"], title, kinds[method])
+    return curves
+
+
+def _curve(curve: dict[str, Any], epochs: int, title: str, kind: str) -> dict[str, Any]:
+    last = curve["steps"][-1]
+    return {
+        "title": title,
+        "kind": kind,
+        "epochs": [round(step * epochs / last, 3) for step in curve["steps"]],
+        "values": [round(value, 5) for value in curve["values"]],
+    }
+
+
+def _umap(run: ArticleRun, epochs: int) -> dict[str, Any]:
+    """UMAP of SimSiam's predictions on the test images, which is what the tutorial draws."""
+    kept = run.folder / "umap.json"
+    title = f"UMAP of the SimSiam predictor's output on {len(run.test):,} test images, {epochs} epochs of pretraining"
+    if kept.is_file():
+        umap = json.loads(kept.read_text())
+        if umap["title"] == title:
+            return dict(umap)
+    run.console.print(f"Drawing the UMAP of {len(run.test):,} test images")
+    settings = PretrainSettings("simsiam", epochs)
+    method = build_method(settings, run.test.shape[0], seed=0)
+    weights = run.pretraining("simsiam") / f"epoch-{epochs}" / "method.safetensors"
+    load_exactly(method, read_weights(weights)[0], weights)
+    points = umap_projection(outputs(nn.Sequential(method.backbone, method.predictor), run.test))
+    umap = {"title": title, "points": np.round(points.astype(float), 3).tolist(), "labels": run.test.labels.tolist()}
+    write_json(kept, umap)
+    return umap

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
@@ -102,9 +103,7 @@ def fetch(into: Path, say: Callable[[str], None]) -> Path:
                 if not (into / name).is_file():
                     way(into, name, say)
             return into
-        except InputError:
-            raise
-        except (OSError, subprocess.SubprocessError, _Unavailable) as error:
+        except _Unavailable as error:
             reasons.append(f"{way.__doc__}: {error}")
     raise InputError(
         f"Fashion-MNIST could not be fetched ({'; '.join(reasons)}). "
@@ -144,17 +143,22 @@ def _from_addresses(into: Path, name: str, say: Callable[[str], None]) -> None:
     problems: list[str] = []
     for mirror in FashionMNIST.mirrors:
         say(f"Fetching {name} from {mirror}")
-        with written_whole(into / name) as temporary:
-            try:
-                with urllib.request.urlopen(mirror + name, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
-                    with temporary.open("wb") as file:
-                        shutil.copyfileobj(response, file)
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-                problems.append(str(getattr(error, "reason", error)))
-                continue
-            checked(temporary, name)
+        try:
+            with written_whole(into / name) as temporary:
+                _download(mirror + name, temporary)
+                checked(temporary, name)
             return
+        except _Unavailable as problem:
+            problems.append(str(problem))
     raise _Unavailable(", ".join(problems))
+
+
+def _download(url: str, to: Path) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response, to.open("wb") as file:
+            shutil.copyfileobj(response, file)
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        raise _Unavailable(f"{url}: {getattr(error, 'reason', error)}") from None
 
 
 def _from_debian(into: Path, name: str, say: Callable[[str], None]) -> None:
@@ -169,7 +173,8 @@ def _from_debian(into: Path, name: str, say: Callable[[str], None]) -> None:
             lines = error.stderr.strip().splitlines() or ["no reason given"]
             raise _Unavailable(f"{lines[-1]} (try 'apt-get update')") from None
         package = next(Path(scratch).glob("*.deb"))
-        subprocess.run(["dpkg-deb", "--extract", str(package), scratch], check=True, capture_output=True)
+        if subprocess.run(["dpkg-deb", "--extract", str(package), scratch], capture_output=True).returncode:
+            raise _Unavailable(f"{package.name} could not be unpacked")
         for each in FILES:
             with written_whole(into / each) as temporary:
                 shutil.copyfile(Path(scratch) / SYSTEM_FOLDER.relative_to("/") / each, temporary)

@@ -1,0 +1,41 @@
+# Two commands set up everything on a fresh machine with Python and pip: make demo, make test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# CPU wheels are a tenth of the size of CUDA's. pip takes them where the index has them, and goes on without
+# if it cannot be reached. For a GPU: make demo TORCH_INDEX=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_FROM := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: demo test lint benchmark clean
+
+demo: $(VENV)/.run
+	$(BIN)/fewlabels article --quick --out runs/demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check fewlabels benchmarks tests
+	$(BIN)/ruff format --check fewlabels benchmarks tests
+	$(BIN)/mypy
+
+# Long: each row is kept as soon as it is measured, and rows that are there are skipped.
+benchmark: $(VENV)/.run
+	$(BIN)/python -m benchmarks.article
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --retries 1 --timeout 60 $(TORCH_FROM) torch torchvision
+
+$(VENV)/.run: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev,wandb,mlflow]'
+	touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV)

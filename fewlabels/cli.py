@@ -1,0 +1,250 @@
+"""The command line: commands, and user mistakes as one line with exit code 2."""
+
+import csv
+import io
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fewlabels.errors import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="From many images and few labels to the best classifier they can buy, with the evidence.",
+)
+
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder with the data files; FEWLABELS_DATA does the same.", metavar="DIR")
+]
+Logger = Annotated[str, typer.Option(help="tensorboard, wandb, mlflow or none.", metavar="NAME")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", metavar="NAME")]
+
+
+@app.command()
+def article(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer epochs, for a demonstration.")] = False,
+    seeds: Annotated[int, typer.Option(help="Seeds for the arms with few labels.", metavar="N")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")] = Path("runs/article"),
+    data: Data = None,
+    logger: Logger = "tensorboard",
+    device: Device = "auto",
+) -> None:
+    """Run the tutorial end to end on Fashion-MNIST and test its claims.
+
+    Stop it with Ctrl-C at any time: the same command goes on.
+
+    Example: `fewlabels article --quick --out runs/demo`
+    """
+    from fewlabels.article.arms import QUICK, ArticlePlan
+    from fewlabels.article.run import ArticleRun, result
+    from fewlabels.data.fashion_mnist import fashion_mnist
+    from fewlabels.files import writable_folder
+    from fewlabels.observe import make_logger
+    from fewlabels.report.article import write_report
+
+    _at_least_one("--seeds", seeds)
+    plan = QUICK if quick else ArticlePlan()
+    console = Console()
+    writable_folder(out)
+    torch_device = _device(device)
+    splits = fashion_mnist(data, say=console.print)
+    log = make_logger(logger, out, {"command": _command(), **asdict(plan)})
+    run = ArticleRun(out, splits.train, splits.test, plan, seeds, log, console, torch_device)
+    gathered = result(run, _command(), quick)
+    log.close()
+    report = write_report(gathered, out)
+    table = Table("arm", "labels", "epochs", "pretr.", "macro-F1", "s", title="Test macro-F1 by arm")
+    for arm in gathered["arms"]:
+        table.add_row(
+            arm["title"],
+            f"{arm['labels']:,}",
+            str(arm["epochs"]),
+            str(arm["pretrain_epochs"]),
+            arm["macro_f1_text"],
+            f"{arm['seconds']:.0f}",
+        )
+    console.print(table)
+    for claim in gathered["claims"]:
+        console.print(f"- {claim}")
+    console.print(f"Report: {report}", soft_wrap=True)
+
+
+@app.command()
+def fit(
+    dataset: Annotated[str, typer.Argument(help="fashion-mnist.", metavar="DATA")],
+    labels: Annotated[int, typer.Option(help="How many labels to use.", metavar="N")] = 1000,
+    draw: Annotated[str, typer.Option(help="balanced (random, by seed) or first.", metavar="HOW")] = "balanced",
+    backbone: Annotated[
+        Path | None, typer.Option(help="Pretrained weights: train the head alone.", metavar="FILE")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the labelled images.", metavar="N")] = 100,
+    seed: Annotated[int, typer.Option(help="Weights, order and draw depend on it alone.", metavar="N")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")] = Path("runs/fit"),
+    data: Data = None,
+    logger: Logger = "tensorboard",
+    device: Device = "auto",
+) -> None:
+    """Train a classifier on a few labels and test it once.
+
+    Example: `fewlabels fit fashion-mnist --labels 1000`
+    """
+    from fewlabels.data.fashion_mnist import fashion_mnist
+    from fewlabels.evaluate import evaluate
+    from fewlabels.files import writable_folder, write_json
+    from fewlabels.fit.supervised import SupervisedSettings, train_supervised
+    from fewlabels.models.classifier import Classifier
+    from fewlabels.models.weights import load_backbone, save_classifier
+    from fewlabels.observe import Observer, make_logger
+    from fewlabels.records import provenance
+
+    if dataset != "fashion-mnist":
+        raise InputError(f"dataset {dataset!r}: no such dataset. This version knows: fashion-mnist.")
+    if draw not in ("balanced", "first"):
+        raise InputError(f"--draw {draw}: no such way to draw labels. Choose balanced or first.")
+    _at_least_one("--epochs", epochs)
+    console = Console()
+    torch_device = _device(device)
+    splits = fashion_mnist(data, say=console.print)
+    train = splits.train.first_k(labels) if draw == "first" else splits.train.balanced(labels, seed)
+    writable_folder(out)
+    model = Classifier("article", train.class_names, train.shape[0], seed=seed)
+    if backbone is not None:
+        load_backbone(model, backbone)
+    settings = SupervisedSettings(epochs, batch_size=32 if backbone else 64, freeze_backbone=backbone is not None)
+    log = make_logger(logger, out, {"command": _command(), "labels": labels, "draw": draw, "seed": seed})
+    observer = Observer("head" if backbone else "supervised", log, console)
+    train_supervised(model, train, settings, seed, observer, torch_device)
+    log.close()
+    model_file = out / "model.safetensors"
+    save_classifier(model, model_file)
+    tested = evaluate(model, splits.test)
+    about = {"labels": labels, "draw": draw, "seed": seed, "decided": asdict(settings)}
+    figures = {"macro_f1": tested.macro_f1, "accuracy": tested.accuracy, "per_class": tested.per_class}
+    seconds = round(observer.seconds, 1)
+    write_json(out / "result.json", {"name": "fit", **provenance(_command()), **about, **figures, "seconds": seconds})
+    console.print(tested.text, highlight=False)
+    console.print(f"Macro-F1 {tested.macro_f1:.4f} on {len(splits.test):,} test images, {seconds} s of training.")
+    console.print(f"Model: {model_file}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model.safetensors written by fit.", metavar="MODEL")],
+    images: Annotated[Path, typer.Argument(help="An IDX file, an image, or a folder of images.", metavar="IMAGES")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV file; without it, the screen.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Name the class of each image, with its probability.
+
+    Example: `fewlabels predict runs/fit/model.safetensors photos -o out.csv`
+    """
+    from fewlabels.data.images import read_images
+    from fewlabels.evaluate import outputs, probabilities
+    from fewlabels.files import write_bytes
+    from fewlabels.models.weights import load_classifier
+
+    classifier = load_classifier(model)
+    names, source = read_images(images, classifier.backbone.channels, classifier.backbone.image_size)
+    predicted = probabilities(outputs(classifier, source))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "label", "probability"])
+    for name, row in zip(names, predicted, strict=True):
+        writer.writerow([name, classifier.class_names[row.argmax()], f"{row.max():.4f}"])
+    if out is None:
+        sys.stdout.write(text.getvalue())
+    else:
+        write_bytes(out, text.getvalue().encode())
+        Console().print(f"{len(names):,} predictions: {out}", soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    data: Data = None,
+) -> None:
+    """Say what this machine has: versions, threads, devices, where the data is.
+
+    Example: `fewlabels doctor`
+    """
+    import torch
+
+    from fewlabels.data.fashion_mnist import locate
+    from fewlabels.records import machine, versions
+
+    found = locate(data)
+    here = machine()
+    table = Table(show_header=False, box=None)
+    for package, version in versions().items():
+        table.add_row(package, version)
+    table.add_row("processor", f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB")
+    table.add_row("torch threads", str(torch.get_num_threads()))
+    table.add_row("devices", ", ".join(_devices()))
+    table.add_row("fashion-mnist", str(found) if found else "not here yet; the first command that needs it fetches it")
+    Console().print(table)
+
+
+def _devices() -> list[str]:
+    import torch
+
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found.append("cuda")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported only where it is used
+    import torch
+
+    found = _devices()
+    if name == "auto":
+        name = "cuda" if "cuda" in found else "cpu"
+    if name not in found:
+        raise InputError(f"--device {name}: not available here. This machine has: {', '.join(found)}.")
+    return torch.device(name)
+
+
+def _at_least_one(option: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{option} {value}: must be 1 or more.")
+
+
+def _command() -> str:
+    return " ".join(["fewlabels", *sys.argv[1:]])
+
+
+# typer carries its own copy of click from 0.20 on, so the class is reached through typer itself.
+_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        _refuse(str(error))
+    except _ClickException as error:
+        _refuse(f"{error.format_message()} Run with --help to see how it is used.")  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        print("\nStopped. The same command goes on from what is done.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(message: str) -> NoReturn:
+    print("fewlabels: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Reports drawn from a result's JSON alone; nothing here imports torch."""

@@ -1,0 +1,63 @@
+import os
+
+# lightly asks its server for news of itself when imported; a test needs no network.
+os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"
+os.environ["WANDB_MODE"] = "offline"
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from fewlabels import cli
+from fewlabels.article.arms import ArticlePlan
+from fewlabels.article.run import ArticleRun, result
+from fewlabels.data.fashion_mnist import Splits, fashion_mnist
+from fewlabels.observe import make_logger
+from fewlabels.report.article import write_report
+
+TINY = ArticlePlan(few_labels=200, full_epochs=1, few_epochs=3, head_epochs=2, pretrain_epochs=2, comparison_epochs=1)
+
+
+@pytest.fixture(scope="session")
+def fmnist() -> Splits:
+    """The real data; fetched into the cache the first time."""
+    return fashion_mnist()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(fmnist: Splits, tmp_path_factory: pytest.TempPathFactory) -> ArticleRun:
+    """The whole tutorial on 2,000 images, with its report."""
+    folder = tmp_path_factory.mktemp("article")
+    logger = make_logger("tensorboard", folder, {"plan": "tiny"})
+    train, test = fmnist.train.first_k(2000), fmnist.test.first_k(500)
+    run = ArticleRun(folder, train, test, TINY, 2, logger, Console(quiet=True), torch.device("cpu"))
+    write_report(result(run, "fewlabels article", quick=True), folder)
+    logger.close()
+    return run
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run the command line in this process."""
+
+    def run(*args: str | Path) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["fewlabels", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return Ran(int(stop.value.code or 0), captured.out, captured.err)
+
+    return run

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fewlabels.errors import InputError
+from fewlabels.models.backbones import ArticleBackbone
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.weights import load_backbone, load_classifier, save_backbone, save_classifier
+
+
+def same(first, second) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_classifier_comes_back_whole(tmp_path: Path):
+    model = Classifier("article", ["a", "<script>", "ü"], seed=3)
+    save_classifier(model, tmp_path / "model.safetensors")
+    back = load_classifier(tmp_path / "model.safetensors")
+    assert same(model, back)
+    assert back.class_names == ("a", "<script>", "ü")
+    assert not back.training
+
+
+@pytest.mark.parametrize("kind", ["backbone", "classifier"])
+def test_pretrained_weights_reach_the_backbone(tmp_path: Path, kind):
+    trained = Classifier("article", ["a"], seed=1)
+    path = tmp_path / "weights.safetensors"
+    if kind == "backbone":
+        save_backbone(trained.backbone, path, "article")
+    else:
+        save_classifier(trained, path)
+    model = Classifier("article", ["a", "b"], seed=2)
+    load_backbone(model, path)
+    assert same(model.backbone, trained.backbone)
+
+
+def test_another_architecture_is_refused_by_name(tmp_path: Path):
+    save_backbone(ArticleBackbone(channels=3), tmp_path / "rgb.safetensors", "article")
+    with pytest.raises(InputError, match=r"another architecture \(0.weight is \(32, 3, 3, 3\)"):
+        load_backbone(Classifier("article", ["a"]), tmp_path / "rgb.safetensors")
+
+
+def test_nothing_is_ever_unpickled(tmp_path: Path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    torch.save({"weights": Bomb()}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_classifier(tmp_path / "model.safetensors")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {},
+        {"kind": "backbone"},
+        {"kind": "classifier", "backbone": "article", "channels": "many", "class_names": "[]"},
+        {"kind": "classifier", "backbone": "article", "channels": "1", "class_names": "{"},
+        {"kind": "classifier", "backbone": "article", "channels": "99999999999", "class_names": '["a"]'},
+        {"kind": "classifier", "backbone": "none", "channels": "1", "class_names": '["a"]'},
+        {"kind": "classifier", "backbone": "article", "channels": "1", "class_names": '["a"]'},
+    ],
+)
+def test_a_file_that_lies_about_itself_is_refused(tmp_path: Path, about):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", metadata=about)
+    with pytest.raises(InputError):
+        load_classifier(tmp_path / "model.safetensors")

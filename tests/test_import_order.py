@@ -1,0 +1,55 @@
+"""Imports point one way: a file may import from its own room or from those listed before it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "fewlabels"
+ROOMS = (
+    ("errors",),
+    ("seeding", "records", "files"),
+    ("data", "views", "observe", "optimizers"),
+    ("models", "projection"),
+    ("methods",),
+    ("pretrain", "evaluate"),
+    ("fit",),
+    ("article", "report"),
+    ("cli",),
+)
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+def imported_modules(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    for module in imported_modules(path):
+        if module.startswith("fewlabels."):
+            other = room_of(module)
+            assert other == room or LEVEL[other] < LEVEL[room], f"{path.name} imports {module}"
+
+
+def test_methods_get_tensors_never_data_or_views():
+    for path in (PACKAGE / "methods").glob("*.py"):
+        assert not {room_of(m) for m in imported_modules(path) if m.startswith("fewlabels.")} & {"data", "views"}
+
+
+def test_the_report_needs_no_torch():
+    for path in [*(PACKAGE / "report").glob("*.py"), PACKAGE / "files.py", PACKAGE / "errors.py"]:
+        assert not {m.split(".")[0] for m in imported_modules(path)} & {"torch", "torchvision", "safetensors"}
+        assert not {m for m in imported_modules(path) if m.startswith(("fewlabels.article", "fewlabels.models"))}
