@@ -5,13 +5,16 @@ import io
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from fewlabels.errors import InputError
+
+if TYPE_CHECKING:
+    import torch  # slow to import, so only the commands that use it do
 
 app = typer.Typer(
     add_completion=False,
@@ -203,7 +206,7 @@ def _devices() -> list[str]:
     return found
 
 
-def _device(name: str):  # type: ignore[no-untyped-def]  # torch is imported only where it is used
+def _device(name: str) -> "torch.device":
     import torch
 
     found = _devices()
@@ -224,7 +227,7 @@ def _command() -> str:
 
 
 # typer carries its own copy of click from 0.20 on, so the class is reached through typer itself.
-_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def main() -> NoReturn:
@@ -234,7 +237,7 @@ def main() -> NoReturn:
     except InputError as error:
         _refuse(str(error))
     except _ClickException as error:
-        _refuse(f"{error.format_message()} Run with --help to see how it is used.")  # type: ignore[attr-defined]
+        _refuse(f"{error.format_message()} Run with --help to see how it is used.")
     except (KeyboardInterrupt, typer.Abort):
         print("\nStopped. The same command goes on from what is done.", file=sys.stderr)
         sys.exit(130)

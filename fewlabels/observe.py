@@ -59,7 +59,7 @@ class _WandbLogger:
         self._run.log({**values, "step": step})
 
     def close(self) -> None:
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 class _MlflowLogger:
@@ -104,7 +104,9 @@ def make_logger(name: str, folder: Path, settings: dict[str, Any]) -> Logger:
             case "none":
                 return _NoLogger()
     except ModuleNotFoundError as error:
-        raise InputError(f"--logger {name}: {error.name} is not installed. Run: pip install 'fewlabels[{name}]'") from None
+        raise InputError(
+            f"--logger {name}: {error.name} is not installed. Run: pip install 'fewlabels[{name}]'"
+        ) from None
     raise InputError(f"--logger {name}: no such logger. Choose one of {', '.join(LOGGERS)}.")
 
 

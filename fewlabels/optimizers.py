@@ -20,7 +20,7 @@ class OptimizerSettings:
 
     def build(self, params: Iterable[Any]) -> Optimizer:
         """The optimizer for these parameters or parameter groups."""
-        kind = {"sgd": SGD, "lars": LARS}[self.name]
+        kind: type[SGD] | type[LARS] = SGD if self.name == "sgd" else LARS
         return kind(params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
@@ -70,7 +70,7 @@ class LARS(Optimizer):
         return loss
 
 
-def without_decay(module: nn.Module) -> list[dict]:
+def without_decay(module: nn.Module) -> list[dict[str, Any]]:
     """Two groups: weights, and biases with batch-norm parameters, which get no decay and no LARS scaling."""
     weights = [p for p in module.parameters() if p.ndim > 1]
     others = [p for p in module.parameters() if p.ndim <= 1]

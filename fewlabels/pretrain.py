@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewlabels.data.source import ImageSource
 from fewlabels.errors import InputError
@@ -31,7 +31,7 @@ class PretrainSettings:
     """Epochs between checkpoints; the last epoch always has one."""
 
 
-def build_method(settings: PretrainSettings, channels: int, seed: int) -> nn.Module:
+def build_method(settings: PretrainSettings, channels: int, seed: int) -> Method:
     """The method around a fresh backbone; initial weights are a function of the seed."""
     if settings.method not in METHODS:
         raise InputError(f"method {settings.method!r}: no such method. Choose one of {', '.join(METHODS)}.")
@@ -113,7 +113,7 @@ def _checkpoint(
 
 
 def _resume(
-    method: nn.Module,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     observer: Observer,
     folder: Path,
@@ -128,5 +128,3 @@ def _resume(
         optimizer.load_state_dict(torch.load(last / "optimizer.pt", weights_only=True))
         observer.restore(last / "state.json")
     return done
-
-

@@ -102,12 +102,7 @@ QUICK = ArticlePlan(full_epochs=2, few_epochs=60, head_epochs=60, pretrain_epoch
 def train_arm(
     arm: Arm, train: ImageSource, backbone_file: Path | None, seed: int, observer: Observer, device: torch.device
 ) -> Classifier:
-    """Train one arm's classifier on its labels.
-
-    Args:
-        train: the images that this arm has labels for.
-        backbone_file: pretrained weights, where the arm has some.
-    """
+    """Train one arm's classifier on the labels of ``train``, from the weights in ``backbone_file`` if it has some."""
     model = Classifier("article", train.class_names, train.shape[0], seed=seed)
     if backbone_file is not None:
         if arm.as_printed:

@@ -52,7 +52,7 @@ class ArticleRun:
         kept = self.folder / "arms" / f"{name}.json"
         decided = json.loads(json.dumps(asdict(arm)))
         if kept.is_file():
-            row = json.loads(kept.read_text())
+            row: dict[str, Any] = json.loads(kept.read_text())
             if row["decided"] == decided and (self.folder / "weights" / f"{name}.safetensors").is_file():
                 return row
         backbone_file = self.backbone_file(arm)
@@ -180,7 +180,8 @@ def _umap(run: ArticleRun, epochs: int) -> dict[str, Any]:
     method = build_method(settings, run.test.shape[0], seed=0)
     weights = run.pretraining("simsiam") / f"epoch-{epochs}" / "method.safetensors"
     load_exactly(method, read_weights(weights)[0], weights)
-    points = umap_projection(outputs(nn.Sequential(method.backbone, method.predictor), run.test))
+    # The tutorial draws the predictor's output, not the backbone's features.
+    points = umap_projection(outputs(nn.Sequential(method.backbone, method.get_submodule("predictor")), run.test))
     umap = {"title": title, "points": np.round(points.astype(float), 3).tolist(), "labels": run.test.labels.tolist()}
     write_json(kept, umap)
     return umap

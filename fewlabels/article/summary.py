@@ -36,7 +36,7 @@ class ArmSummary:
 
 
 def summarise(rows: list[Row]) -> list[ArmSummary]:
-    """Group rows by arm, best arm last in the tutorial's order of appearance."""
+    """Group rows by arm, arms in the order they were run."""
     summaries = []
     for name in dict.fromkeys(row["arm"] for row in rows):
         of_arm = [row for row in rows if row["arm"] == name]
@@ -79,8 +79,8 @@ def claims(summaries: list[ArmSummary], quick: bool) -> list[str]:
         gain = (arm.macro_f1 - few.macro_f1) / few.macro_f1
         sentences.append(
             f"Claim: SimSiam raises F1 by 15% over supervised training on {few.labels:,} labels. Measured {how}: "
-            f"{few.macro_f1:.3f} to {arm.macro_f1:.3f}, {100 * (arm.macro_f1 - few.macro_f1):+.1f} points or {gain:+.1%} "
-            f"({_pretraining(arm)}). {verdict(gain >= GAIN_CLAIMED)}"
+            f"{few.macro_f1:.3f} to {arm.macro_f1:.3f}, {100 * (arm.macro_f1 - few.macro_f1):+.1f} points "
+            f"or {gain:+.1%} ({_pretraining(arm)}). {verdict(gain >= GAIN_CLAIMED)}"
         )
     return sentences
 

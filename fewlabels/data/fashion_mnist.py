@@ -67,11 +67,11 @@ def fashion_mnist(folder: Path | None = None, say: Callable[[str], None] = print
     where = locate(folder)
     if where is None:
         where = fetch(cache_folder(), say)
-    images_and_labels = [
+    train, test = (
         idx_source(_file(where, f"{part}-images-idx3-ubyte"), _file(where, f"{part}-labels-idx1-ubyte"), CLASS_NAMES)
         for part in ("train", "t10k")
-    ]
-    return Splits(*images_and_labels, folder=where)
+    )
+    return Splits(train, test, folder=where)
 
 
 def locate(folder: Path | None = None) -> Path | None:
@@ -97,14 +97,14 @@ def fetch(into: Path, say: Callable[[str], None]) -> Path:
         InputError: if no way worked, with the reason of each.
     """
     reasons = []
-    for way in (_from_addresses, _from_debian):
+    for title, way in (("download", _from_addresses), ("Debian's package", _from_debian)):
         try:
             for name in FILES:
                 if not (into / name).is_file():
                     way(into, name, say)
             return into
         except _Unavailable as error:
-            reasons.append(f"{way.__doc__}: {error}")
+            reasons.append(f"{title}: {error}")
     raise InputError(
         f"Fashion-MNIST could not be fetched ({'; '.join(reasons)}). "
         "Put its four .gz files in a folder and name it with --data or FEWLABELS_DATA."
@@ -139,7 +139,7 @@ def _md5(file: gzip.GzipFile) -> str:  # Python 3.10 has no hashlib.file_digest
 
 
 def _from_addresses(into: Path, name: str, say: Callable[[str], None]) -> None:
-    """download"""
+    """The download addresses."""
     problems: list[str] = []
     for mirror in FashionMNIST.mirrors:
         say(f"Fetching {name} from {mirror}")
@@ -162,13 +162,15 @@ def _download(url: str, to: Path) -> None:
 
 
 def _from_debian(into: Path, name: str, say: Callable[[str], None]) -> None:
-    """Debian's package"""
+    """Debian's package."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise _Unavailable("no apt-get here")
     say(f"Fetching Debian's package {DEBIAN_PACKAGE}")
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=scratch, check=True, capture_output=True, text=True)
+            subprocess.run(
+                ["apt-get", "download", DEBIAN_PACKAGE], cwd=scratch, check=True, capture_output=True, text=True
+            )
         except subprocess.CalledProcessError as error:
             lines = error.stderr.strip().splitlines() or ["no reason given"]
             raise _Unavailable(f"{lines[-1]} (try 'apt-get update')") from None

@@ -24,7 +24,9 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Check the folder, or set FEWLABELS_DATA to the one that has it.") from None
+        raise InputError(
+            f"{path}: no such file. Check the folder, or set FEWLABELS_DATA to the one that has it."
+        ) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from None
     if raw[:2] == b"\x1f\x8b":

@@ -18,6 +18,8 @@ def read_images(path: Path, channels: int, size: int) -> tuple[list[str], ArrayS
 
     Args:
         path: an IDX file (gzipped or not), an image file, or a folder of image files.
+        channels: 1 for gray, 3 for RGB; pictures are converted.
+        size: height and width in pixels; pictures of another size are refused.
 
     Raises:
         InputError: naming the first file that cannot be used.

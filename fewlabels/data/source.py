@@ -66,7 +66,7 @@ class ArraySource:
             labels = np.full(len(images), UNLABELLED)
         if len(labels) != len(images):
             raise InputError(
-                f"{name}: {len(images)} images but {len(labels)} labels. Use the label file that belongs to these images."
+                f"{name}: {len(images)} images but {len(labels)} labels. Use the label file that belongs to them."
             )
         labels = np.asarray(labels).astype(np.int64)
         outside = np.flatnonzero((labels < UNLABELLED) | (labels >= len(class_names)))

@@ -11,7 +11,7 @@ from fewlabels.methods.simsiam import SimSiam, SimSiamSettings
 class MethodEntry(NamedTuple):
     """How to build a method, and its default settings."""
 
-    build: Callable[..., Any]
+    build: Callable[..., Method]
     settings: Any
 
 

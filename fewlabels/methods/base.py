@@ -1,7 +1,7 @@
 """What every pretraining method is to the loop."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,12 +15,18 @@ class MethodOutput:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Method(Protocol):
-    """An ``nn.Module`` that is called with two batches of views and returns a :class:`MethodOutput`."""
+class Method(nn.Module):
+    """A network that is called with two batches of views and returns a :class:`MethodOutput`."""
 
     backbone: nn.Module
 
-    def __call__(self, x0: Tensor, x1: Tensor) -> MethodOutput: ...
-    def param_groups(self) -> list[dict]: ...
+    def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
+        """x0, x1: float [B, C, H, W], row i of one and of the other from the same image."""
+        raise NotImplementedError
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups that the optimizer is built from: all parameters alike, unless a method says otherwise."""
+        return [{"params": list(self.parameters())}]
+
     def after_step(self, progress: float) -> None:
-        """Called after each optimizer step with the share of the run done, in (0, 1]."""
+        """Called after each optimizer step with the share of the run done, in (0, 1]; most methods do nothing."""

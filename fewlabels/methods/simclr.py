@@ -1,12 +1,13 @@
 """SimCLR: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewlabels.methods.base import MethodOutput
+from fewlabels.methods.base import Method, MethodOutput
 from fewlabels.optimizers import OptimizerSettings, without_decay
 
 
@@ -14,8 +15,9 @@ def nt_xent(z0: Tensor, z1: Tensor, temperature: float = 0.5) -> Tensor:
     """Normalised temperature-scaled cross entropy (eq. 1), averaged over all 2B rows.
 
     Args:
-        z0, z1: projections [B, D] of two views; row i of one is the positive of row i of the other,
-            and the other 2B - 2 rows are its negatives.
+        z0: projections [B, D] of one view of each image.
+        z1: projections of the other view: row i is the positive of row i of ``z0``, and the other
+            2B - 2 rows are its negatives.
         temperature: tau > 0.
     """
     z = F.normalize(torch.cat([z0, z1]), dim=1)
@@ -36,7 +38,7 @@ class SimCLRSettings:
     optimizer: OptimizerSettings = OptimizerSettings("lars", lr=1.2, weight_decay=1e-6)
 
 
-class SimCLR(nn.Module):
+class SimCLR(Method):
     """SimCLR with a two-layer projector g(h) = W2 relu(W1 h), batch norm between (section 2.1)."""
 
     def __init__(self, backbone: nn.Module, num_features: int, settings: SimCLRSettings | None = None) -> None:
@@ -56,8 +58,5 @@ class SimCLR(nn.Module):
         z0, z1 = self.projector(self.backbone(x0)), self.projector(self.backbone(x1))  # [B, D]
         return MethodOutput(loss=nt_xent(z0, z1, self.temperature), projection=z0)
 
-    def param_groups(self) -> list[dict]:
+    def param_groups(self) -> list[dict[str, Any]]:
         return without_decay(self)
-
-    def after_step(self, progress: float) -> None:
-        """Nothing follows the step in SimCLR."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewlabels.methods.base import MethodOutput
+from fewlabels.methods.base import Method, MethodOutput
 from fewlabels.optimizers import OptimizerSettings
 
 
@@ -26,7 +26,7 @@ class SimSiamSettings:
     optimizer: OptimizerSettings = OptimizerSettings("sgd", lr=1e-4, weight_decay=1e-5)
 
 
-class SimSiam(nn.Module):
+class SimSiam(Method):
     """SimSiam in the tutorial's form: no projector, predictor D -> hidden -> D with one batch norm."""
 
     def __init__(self, backbone: nn.Module, num_features: int, settings: SimSiamSettings | None = None) -> None:
@@ -46,9 +46,3 @@ class SimSiam(nn.Module):
         p0, p1 = self.predictor(z0), self.predictor(z1)
         loss = (negative_cosine(p0, z1) + negative_cosine(p1, z0)) / 2
         return MethodOutput(loss=loss, projection=z0)
-
-    def param_groups(self) -> list[dict]:
-        return [{"params": list(self.parameters())}]
-
-    def after_step(self, progress: float) -> None:
-        """Nothing follows the step in SimSiam."""

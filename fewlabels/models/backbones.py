@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class ArticleBackbone(nn.Sequential):
@@ -27,9 +27,6 @@ class ArticleBackbone(nn.Sequential):
         self.channels = channels
         self.image_size = 28
         self.num_features = 128 * 4 * 4
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)
 
 
 BACKBONES: dict[str, Callable[[int], ArticleBackbone]] = {"article": ArticleBackbone}

@@ -31,4 +31,5 @@ class Classifier(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.backbone(x))
+        logits: Tensor = self.head(self.backbone(x))
+        return logits

@@ -30,7 +30,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: no such model file. Train one with: fewlabels fit fashion-mnist --out FOLDER")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError):
         raise InputError(f"{path}: not a whole safetensors file. Pass the .safetensors that fewlabels wrote.") from None
 

@@ -73,7 +73,9 @@ def loss_curves(curves: dict[str, dict[str, Any]]) -> list[go.Figure]:
         figure = go.Figure(layout=_LAYOUT)
         for name in names:
             curve = curves[name]
-            figure.add_scatter(x=curve["epochs"], y=curve["values"], mode="lines", name=curve["title"], line={"width": 1.5})
+            figure.add_scatter(
+                x=curve["epochs"], y=curve["values"], mode="lines", name=curve["title"], line={"width": 1.5}
+            )
         figure.update_layout(xaxis_title="epoch", yaxis_title=kind, height=380, showlegend=True)
         figure.update_xaxes(gridcolor="rgba(128,128,128,.25)")
         figure.update_yaxes(gridcolor="rgba(128,128,128,.25)")
@@ -104,7 +106,12 @@ def umap_scatter(points: Any, labels: Any, class_names: Sequence[str]) -> go.Fig
             x=mine[:, 0], y=mine[:, 1], z=mine[:, 2], mode="markers", name=name, hovertemplate=f"{name}<extra></extra>",
             marker={"size": 2, "color": class_colour(index)},
         )  # fmt: skip
-    axis = {"showticklabels": False, "title": "", "gridcolor": "rgba(128,128,128,.4)", "backgroundcolor": "rgba(0,0,0,0)"}
+    axis = {
+        "showticklabels": False,
+        "title": "",
+        "gridcolor": "rgba(128,128,128,.4)",
+        "backgroundcolor": "rgba(0,0,0,0)",
+    }
     figure.update_layout(
         scene={"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "cube"},
         height=560,

@@ -25,4 +25,5 @@ def randaugment(images: Tensor, key: tuple[int | str, ...], num_ops: int = 5) ->
         float32 [B, C, H, W] in [0, 1].
     """
     with seeded(*key):
-        return _policy(num_ops)(images).float() / 255
+        augmented: Tensor = _policy(num_ops)(images)
+    return augmented.float() / 255

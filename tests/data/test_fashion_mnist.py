@@ -63,9 +63,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A download address on this machine, serving ``tmp_path/served``."""
     served = tmp_path / "served"
     served.mkdir()
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), lambda *args: _Mirror(*args, directory=str(served))
-    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: _Mirror(*args, directory=str(served)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     yield served

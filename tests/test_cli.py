@@ -1,0 +1,259 @@
+"""The command line as a user meets it: the ways that work, and mistakes as one line with exit code 2."""
+
+import csv
+import gzip
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fewlabels import cli
+from fewlabels.data.fashion_mnist import FILES
+from fewlabels.models.backbones import ArticleBackbone
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.weights import load_classifier, save_backbone, save_classifier
+from tests.data.test_idx import idx_bytes
+
+FIT = ("fit", "fashion-mnist", "--labels", "20", "--epochs", "1", "--logger", "none")
+COMMANDS = ("article", "fit", "predict", "doctor")
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    save_classifier(Classifier("article", [str(c) for c in range(10)]), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A small data folder of the right form, for tests to spoil."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in FILES:
+        array = np.zeros((40, 28, 28), np.uint8) if "images" in name else (np.arange(40) % 10).astype(np.uint8)
+        (folder / name).write_bytes(gzip.compress(idx_bytes(array)))
+    return folder
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_fits_80_columns_and_shows_an_example(command):
+    env = {**os.environ, "COLUMNS": "80"}
+    text = subprocess.run(
+        [sys.executable, "-m", "fewlabels.cli", *command, "--help"], env=env, capture_output=True, text=True, check=True
+    ).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    if command:
+        assert f"Example: fewlabels {command[0]}" in text
+
+
+def test_fit_then_predict(run_cli, fmnist, tmp_path: Path):
+    fitted = run_cli(*FIT, "--out", tmp_path / "fit")
+    assert fitted.code == 0, fitted.err
+    assert "Macro-F1" in fitted.out
+    model = tmp_path / "fit" / "model.safetensors"
+    images = fmnist.folder / "t10k-images-idx3-ubyte.gz"
+    predicted = run_cli("predict", model, images, "-o", tmp_path / "out.csv")
+    assert predicted.code == 0, predicted.err
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert len(rows) == 10_000
+    with torch.no_grad():
+        logits = load_classifier(model)(fmnist.test.read(slice(50)).float() / 255)
+    names = [fmnist.test.class_names[k] for k in logits.argmax(dim=1)]
+    assert [row["label"] for row in rows[:50]] == names
+    assert float(rows[0]["probability"]) == pytest.approx(logits.softmax(dim=1)[0].max().item(), abs=1e-4)
+
+
+def test_predict_reads_a_folder_of_pictures(run_cli, fmnist, model_file: Path, tmp_path: Path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, image in enumerate(fmnist.test.read(slice(3))):
+        Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
+    from_folder = run_cli("predict", model_file, folder)
+    from_idx = run_cli("predict", model_file, fmnist.folder / "t10k-images-idx3-ubyte.gz")
+    assert from_folder.code == 0, from_folder.err
+    lines = [line.partition(",")[2] for line in from_folder.out.splitlines()]
+    assert lines == [line.partition(",")[2] for line in from_idx.out.splitlines()[:4]]
+
+
+def test_fit_from_pretrained_weights_trains_the_head_alone(run_cli, tmp_path: Path):
+    backbone = ArticleBackbone()
+    save_backbone(backbone, tmp_path / "backbone.safetensors", "article")
+    ran = run_cli(*FIT, "--backbone", tmp_path / "backbone.safetensors", "--out", tmp_path / "fit")
+    assert ran.code == 0, ran.err
+    fitted = load_classifier(tmp_path / "fit" / "model.safetensors").backbone
+    assert all(torch.equal(a, b) for a, b in zip(fitted.parameters(), backbone.parameters(), strict=True))
+
+
+def test_doctor_says_where_the_data_is(run_cli, fmnist):
+    ran = run_cli("doctor")
+    assert ran.code == 0
+    assert torch.__version__.partition("+")[0] in ran.out
+    assert "threads" in ran.out
+    assert str(fmnist.folder) in ran.out.replace("\n", "")
+
+
+# Bad input: what is spoiled, the command, and words that the one line must hold.
+Spoil = Callable[[Path, Path], None]
+
+
+def nothing(data: Path, folder: Path) -> None:
+    pass
+
+
+def rewrite(name: str, change: Callable[[bytes], bytes]) -> Spoil:
+    def spoil(data: Path, folder: Path) -> None:
+        (data / name).write_bytes(change((data / name).read_bytes()))
+
+    return spoil
+
+
+def packed(array: np.ndarray) -> Callable[[bytes], bytes]:
+    return lambda _: gzip.compress(idx_bytes(array.astype(np.uint8)))
+
+
+def remove(data: Path, folder: Path) -> None:
+    (data / "train-images-idx3-ubyte.gz").unlink()
+
+
+def rgb_backbone(data: Path, folder: Path) -> None:
+    save_backbone(ArticleBackbone(channels=3), folder / "rgb.safetensors", "article")
+
+
+def pickled_model(data: Path, folder: Path) -> None:
+    torch.save({"weights": 1}, folder / "pickle.safetensors")
+
+
+def foreign_model(data: Path, folder: Path) -> None:
+    save_file({"a": torch.zeros(1)}, folder / "foreign.safetensors")
+
+
+def large_picture(data: Path, folder: Path) -> None:
+    Image.new("L", (30, 20)).save(folder / "large.png")
+
+
+def torn_picture(data: Path, folder: Path) -> None:
+    (folder / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+
+
+def a_file(data: Path, folder: Path) -> None:
+    (folder / "file").write_text("kept")
+
+
+def empty_folder(data: Path, folder: Path) -> None:
+    (folder / "empty").mkdir()
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+BAD = [
+    ("unknown dataset", nothing, "fit no-such-data", "'no-such-data': no such dataset"),
+    ("missing file", remove, "FIT", f"{IMAGES}: no such file"),
+    ("missing folder", nothing, "fit fashion-mnist --data {folder}/nowhere", "nowhere/train-images"),
+    ("truncated gzip", rewrite(IMAGES, lambda raw: raw[:-20]), "FIT", f"{IMAGES}: the gzip file is truncated"),
+    ("wrong magic number", rewrite(IMAGES, lambda raw: b"PK\3\4" + raw), "FIT", "wrong magic number 504b0304"),
+    ("images and labels swapped", rewrite(IMAGES, packed(np.zeros(40))), "FIT", "swapped"),
+    ("different lengths", rewrite(LABELS, packed(np.zeros(39))), "FIT", "40 images but 39 labels"),
+    ("label outside the classes", rewrite(LABELS, packed(np.full(40, 10))), "FIT", "row 0: label 10"),
+    ("no labels", nothing, "FIT --labels 0", "labels 0"),
+    ("more labels than data", nothing, "FIT --labels 41", "Ask for 1 to 40"),
+    ("labels not a number", nothing, "FIT --labels many", "'--labels'"),
+    ("one label", nothing, "FIT --labels 1", "1 labelled images: training needs at least 2"),
+    ("no epochs", nothing, "FIT --epochs 0", "--epochs 0"),
+    ("no seeds", nothing, "article --seeds 0", "--seeds 0"),
+    ("unknown draw", nothing, "FIT --draw best", "--draw best"),
+    ("unknown logger", nothing, "FIT --logger paper", "--logger paper: no such logger"),
+    ("unknown device", nothing, "FIT --device abacus", "--device abacus: not available"),
+    ("unknown command", nothing, "fitt", "No such command 'fitt'"),
+    ("unknown option", nothing, "FIT --lables 3", "--lables"),
+    ("folder under a file", a_file, "FIT --out {folder}/file/out", "file/out/.fewlabels: cannot be written"),
+    ("article under a file", a_file, "article --quick --out {folder}/file/out", "cannot be written"),
+    ("other architecture", rgb_backbone, "FIT --backbone {folder}/rgb.safetensors", "another architecture"),
+    ("missing weights", nothing, "FIT --backbone {folder}/none.safetensors", "none.safetensors: no such model file"),
+    ("pickled model", pickled_model, "predict {folder}/pickle.safetensors x.png", "not a whole safetensors file"),
+    ("foreign model", foreign_model, "predict {folder}/foreign.safetensors x.png", "holds no classifier"),
+    ("missing model", nothing, "predict {folder}/none x.png", "none: no such model file"),
+    ("missing images", nothing, "predict {model} {folder}/none", "none: no such file or folder"),
+    ("picture of another size", large_picture, "predict {model} {folder}/large.png", "30x20 pixels"),
+    ("torn picture", torn_picture, "predict {model} {folder}/torn.png", "torn.png: not a readable image"),
+    ("empty folder", empty_folder, "predict {model} {folder}/empty", "no image here"),
+    ("csv under a file", a_file, "predict {model} {data}/t10k-images-idx3-ubyte.gz -o {folder}/file/o.csv", "o.csv"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "command", "words"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_mistake_is_one_line_and_loses_nothing(
+    run_cli, data: Path, model_file: Path, tmp_path: Path, spoil, command: str, words: str
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.safetensors").write_text("the user's own")
+    spoil(data, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    line = command.replace("FIT", " ".join(FIT) + " --out {folder}/out --data {data}", 1)
+    ran = run_cli(*(word.format(folder=tmp_path, data=data, model=model_file) for word in line.split()))
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert ran.err.startswith("fewlabels: ")
+    assert words in ran.err
+    assert "Traceback" not in ran.out + ran.err
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".fewlabels"}
+    assert after == before
+
+
+def in_a_small_world(data: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
+    """Run fit in a process that may write no file larger than ``limit`` bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "fewlabels.cli", *FIT, "--data", str(data), "--out", str(out)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+    )
+
+
+def one_line_about_a_full_disk(ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 2, ran.stderr
+    assert "no room left on the disk" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_write_that_is_cut_short_leaves_the_old_file_whole(data: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.safetensors").write_text("the user's own")
+    one_line_about_a_full_disk(in_a_small_world(data, out, limit=100_000))  # a model has 640 kB
+    assert (out / "model.safetensors").read_text() == "the user's own"
+    assert sorted(path.name for path in out.iterdir()) == [".fewlabels", "model.safetensors"]
+
+
+def test_a_disk_that_is_really_full(data: Path, tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    fit = [sys.executable, "-m", "fewlabels.cli", *FIT, "--data", str(data), "--out", str(disk / "out")]
+    script = f'mount -t tmpfs -o size=200k none {disk} || exit 77; "$@"; code=$?; ls -A {disk}/out; exit $code'
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare here: a full disk needs a small one to be mounted")
+    ran = subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", *fit], capture_output=True, text=True)
+    if ran.returncode == 77 or "unshare" in ran.stderr:
+        pytest.skip("may not mount a small disk here")
+    one_line_about_a_full_disk(ran)
+    assert ran.stdout.splitlines()[-1] == ".fewlabels"
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(**_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 130
+    assert "The same command goes on" in capsys.readouterr().err

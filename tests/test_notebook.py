@@ -1,0 +1,27 @@
+"""The tutorial retold: at most 40 lines of code, and it runs."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "article.ipynb"
+
+
+def test_it_has_at_most_40_lines_of_code():
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    assert len([line for line in lines if line.strip()]) <= 40
+
+
+def test_it_runs_on_a_small_setting(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FEWLABELS_NOTEBOOK_IMAGES", "500")
+    monkeypatch.setenv("PLOTLY_RENDERER", "json")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(
+        output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
+    )
+    assert "500 labels, 2 epochs: macro-F1" in printed
+    assert "macro avg" in printed
