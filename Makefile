@@ -24,10 +24,11 @@ lint: $(VENV)/.dev
 # Long: each row is kept as soon as it is measured, and rows that are there are skipped.
 benchmark: $(VENV)/.run
 	$(BIN)/python -m benchmarks.article
+	$(BIN)/python -m benchmarks.readme
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --retries 1 --timeout 60 $(TORCH_FROM) torch torchvision
+	$(BIN)/python -m pip install --quiet --retries 1 --timeout 15 $(TORCH_FROM) torch torchvision
 
 $(VENV)/.run: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
