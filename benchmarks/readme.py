@@ -8,22 +8,14 @@ from fewlabels.article.arms import ArticlePlan
 from fewlabels.article.summary import ArmSummary, claims, summarise
 
 README = Path(__file__).parent.parent / "README.md"
-ORDER = (
-    "supervised-60000",
-    "supervised-1000",
-    "frozen-as-printed",
-    "frozen-as-intended",
-    "frozen-simsiam-short",
-    "frozen-simclr",
-)
 
 
 def measured_arms() -> list[ArmSummary]:
-    """The arms of ``article.json``, the tutorial's first."""
+    """The arms of ``article.json``, in the tutorial's order."""
     titles = {arm.name: arm.title for arm in ArticlePlan().arms(60_000)}
     rows = json.loads((RESULTS / "article.json").read_text())["rows"]
     by_arm = {arm.arm: arm for arm in summarise([{**row, "title": titles[row["arm"]]} for row in rows])}
-    return [by_arm[name] for name in ORDER]
+    return [by_arm[name] for name in titles]
 
 
 def article_table() -> str:

@@ -39,7 +39,7 @@ class ArticleRun:
     device: torch.device
 
     def rows(self, on_row: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:
-        """Every arm and seed in turn, cheap arms first; ``on_row`` sees each as soon as it is measured."""
+        """Every arm and seed in turn; ``on_row`` sees each as soon as it is measured."""
         rows = []
         for arm in self.plan.arms(len(self.train)):
             for seed in range(1 if arm.once else self.seeds):

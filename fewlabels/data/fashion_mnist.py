@@ -167,13 +167,7 @@ def _from_debian(into: Path, name: str, say: Callable[[str], None]) -> None:
         raise _Unavailable("no apt-get here")
     say(f"Fetching Debian's package {DEBIAN_PACKAGE}")
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            subprocess.run(
-                ["apt-get", "download", DEBIAN_PACKAGE], cwd=scratch, check=True, capture_output=True, text=True
-            )
-        except subprocess.CalledProcessError as error:
-            lines = error.stderr.strip().splitlines() or ["no reason given"]
-            raise _Unavailable(f"{lines[-1]} (try 'apt-get update')") from None
+        _apt_download(Path(scratch))
         package = next(Path(scratch).glob("*.deb"))
         if subprocess.run(["dpkg-deb", "--extract", str(package), scratch], capture_output=True).returncode:
             raise _Unavailable(f"{package.name} could not be unpacked")
@@ -181,3 +175,21 @@ def _from_debian(into: Path, name: str, say: Callable[[str], None]) -> None:
             with written_whole(into / each) as temporary:
                 shutil.copyfile(Path(scratch) / SYSTEM_FOLDER.relative_to("/") / each, temporary)
                 checked(temporary, each)
+
+
+def _apt_download(scratch: Path) -> None:
+    """Leave Debian's package in ``scratch``; as any user, with package lists of our own where the system has none."""
+    lists, cache = scratch / "lists", scratch / "cache"
+    for folder in (lists, cache):
+        (folder / "partial").mkdir(parents=True)
+    own = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={cache}"]
+    download = ["download", DEBIAN_PACKAGE]
+    if _apt(scratch, download).returncode:
+        _apt(scratch, [*own, "update"])
+        tried = _apt(scratch, [*own, *download])
+        if tried.returncode:
+            raise _Unavailable(" ".join(tried.stderr.split()) or "apt-get gave no reason")
+
+
+def _apt(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["apt-get", *arguments], cwd=folder, capture_output=True, text=True)

@@ -115,7 +115,8 @@ def test_nowhere_to_be_had_says_what_to_do(elsewhere: Path, mirror: Path):
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb here: Debian's way is tested on Debian")
-def test_debians_package_serves_as_the_last_resort(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("lists", ["the system's", "our own"])
+def test_debians_package_serves_as_the_last_resort(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: str):
     """A package is built here from the real files; apt-get alone is stood in for, since it needs the network."""
     root = tmp_path / "root"
     (root / "DEBIAN").mkdir(parents=True)
@@ -129,7 +130,10 @@ def test_debians_package_serves_as_the_last_resort(fmnist, tmp_path: Path, monke
     os.system(f"dpkg-deb --build -Znone '{root}' '{tmp_path}/fashion.deb' > /dev/null")
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
-    (bin_folder / "apt-get").write_text(f"#!/bin/sh\ncp '{tmp_path}/fashion.deb' .\n")
+    # Without package lists, apt knows the package only after an update into a folder of ours.
+    known = "" if lists == "the system's" else f'[ -e "{tmp_path}/updated" ] || exit 100\n'
+    update = f'case "$*" in *Lists=*update) touch "{tmp_path}/updated"; exit 0;; esac\n'
+    (bin_folder / "apt-get").write_text(f"#!/bin/sh\n{update}{known}cp '{tmp_path}/fashion.deb' .\n")
     (bin_folder / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
     monkeypatch.setattr(FashionMNIST, "mirrors", [])
