@@ -1,4 +1,4 @@
-"""The tutorial in full on the real data: benchmarks/results/article.json. About 80 minutes on 2 cores."""
+"""The tutorial in full on the real data: benchmarks/results/article.json. Takes long, and goes on where it stopped."""
 
 from pathlib import Path
 
