@@ -186,6 +186,8 @@ def doctor(
     found = locate(data)
     here = machine()
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
     for package, version in versions().items():
         table.add_row(package, version)
     table.add_row("processor", f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB")
@@ -230,6 +232,10 @@ def _command() -> str:
 _ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
+INTERRUPTED = 130
+"""The exit code of a command that was stopped with Ctrl-C."""
+
+
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     try:
@@ -239,8 +245,9 @@ def main() -> NoReturn:
     except _ClickException as error:
         _refuse(f"{error.format_message()} Run with --help to see how it is used.")
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # some versions of typer return this instead of raising
         print("\nStopped. The same command goes on from what is done.", file=sys.stderr)
-        sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

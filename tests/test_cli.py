@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fewlabels import cli
 from fewlabels.data.fashion_mnist import FILES
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
@@ -248,12 +248,16 @@ def test_a_disk_that_is_really_full(data: Path, tmp_path: Path):
     assert ran.stdout.splitlines()[-1] == ".fewlabels"
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
-    def interrupted(**_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(cli, "app", interrupted)
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 130
-    assert "The same command goes on" in capsys.readouterr().err
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
+    command = [sys.executable, "-m", "fewlabels.cli", "article", "--quick", "--logger", "none", "--out", str(tmp_path)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / ".fewlabels").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(4)  # into the first training
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Stopped. The same command goes on" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.rglob("*.tmp"))
