@@ -18,7 +18,7 @@ def main() -> None:
     """Run what is missing."""
     data = fashion_mnist()
     folder = Path("runs/article")
-    results = ResultFile("article", "fewlabels article --seeds 3", keys=("arm", "seed"))
+    results = ResultFile("article", "python -m benchmarks.article", keys=("arm", "seed"))
     run = ArticleRun(
         folder, data.train, data.test, ArticlePlan(), 3, make_logger("none", folder, {}), Console(), torch.device("cpu")
     )
