@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# CPU wheels are a tenth of the size of CUDA's. pip takes them where the index has them, and goes on without
+# CPU wheels are far smaller than CUDA's. pip takes them where the index has them, and goes on without
 # if it cannot be reached. For a GPU: make demo TORCH_INDEX=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_FROM := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))

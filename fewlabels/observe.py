@@ -1,6 +1,5 @@
 """What the training loops tell the world: progress bars, loss curves and loggers."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -172,11 +171,15 @@ class Observer:
         """Seconds of training, those before a resumed start included."""
         return self.seconds + time.perf_counter() - self._started
 
-    def restore(self, state: Path) -> None:
+    def state(self) -> dict[str, Any]:
+        """The curve and the clock as JSON, for :meth:`restore`."""
+        curve = {"window": self.curve.window, "steps": self.curve.steps, "values": self.curve.values}
+        return {"seconds": self.seconds_so_far(), "curve": curve}
+
+    def restore(self, state: dict[str, Any]) -> None:
         """Take up the curve and the clock of an earlier start."""
-        saved = json.loads(state.read_text())
-        self.seconds = saved["seconds"]
-        self.curve = Curve(**saved["curve"])
+        self.seconds = state["seconds"]
+        self.curve = Curve(**state["curve"])
 
     def step(self, step: int, loss: float) -> None:
         """Take the loss of one step.

@@ -1,8 +1,10 @@
 """Pretraining: one visible loop for every method."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,8 +97,24 @@ def pretrain(
                 method.after_step(step / total)
                 observer.step(step, output.loss.item())
             if (epoch + 1) % settings.checkpoint_every == 0 or epoch + 1 == settings.epochs:
-                _checkpoint(method, optimizer, observer, folder / f"epoch-{epoch + 1}", settings)
+                _checkpoint(method, optimizer, observer, checkpoint_folder(folder, epoch + 1), settings)
     return method
+
+
+def checkpoint_folder(folder: Path, epochs: int) -> Path:
+    """Where a pretraining leaves its weights after so many epochs."""
+    return folder / f"epoch-{epochs}"
+
+
+def checkpointed_epochs(folder: Path) -> list[int]:
+    """After how many epochs there is a checkpoint."""
+    return [int(path.name.removeprefix("epoch-")) for path in folder.glob("epoch-*")]
+
+
+def checkpoint_state(folder: Path, epochs: int) -> dict[str, Any]:
+    """Loss curve and seconds of a pretraining up to this checkpoint."""
+    state: dict[str, Any] = json.loads((checkpoint_folder(folder, epochs) / "state.json").read_text())
+    return state
 
 
 def _checkpoint(
@@ -108,8 +126,7 @@ def _checkpoint(
         save_weights(method, temporary / "method.safetensors", {"kind": "method", "method": settings.method})
         with (temporary / "optimizer.pt").open("wb") as file:
             torch.save(optimizer.state_dict(), file)
-        curve = {"window": observer.curve.window, "steps": observer.curve.steps, "values": observer.curve.values}
-        write_json(temporary / "state.json", {"seconds": observer.seconds_so_far(), "curve": curve})
+        write_json(temporary / "state.json", observer.state())
 
 
 def _resume(
@@ -120,11 +137,10 @@ def _resume(
     settings: PretrainSettings,
 ) -> int:
     """Load the newest checkpoint of at most ``settings.epochs``; the number of epochs it has done, or 0."""
-    found = [int(path.name.removeprefix("epoch-")) for path in folder.glob("epoch-*")]
-    done = max((epochs for epochs in found if epochs <= settings.epochs), default=0)
+    done = max((epochs for epochs in checkpointed_epochs(folder) if epochs <= settings.epochs), default=0)
     if done:
-        last = folder / f"epoch-{done}"
+        last = checkpoint_folder(folder, done)
         load_exactly(method, read_weights(last / "method.safetensors")[0], last)
         optimizer.load_state_dict(torch.load(last / "optimizer.pt", weights_only=True))
-        observer.restore(last / "state.json")
+        observer.restore(checkpoint_state(folder, done))
     return done

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,14 @@ from fewlabels.evaluate import evaluate, outputs
 from fewlabels.files import write_json
 from fewlabels.models.weights import load_exactly, read_weights, save_classifier
 from fewlabels.observe import Logger, Observer
-from fewlabels.pretrain import PretrainSettings, build_method, pretrain
+from fewlabels.pretrain import (
+    PretrainSettings,
+    build_method,
+    checkpoint_folder,
+    checkpoint_state,
+    checkpointed_epochs,
+    pretrain,
+)
 from fewlabels.projection import umap_projection
 from fewlabels.records import provenance
 from fewlabels.views.randaugment import randaugment
@@ -87,13 +93,12 @@ class ArticleRun:
         # As printed, any weights do: they are not loaded. Take the shortest run's.
         epochs = arm.pretrain_epochs or self.plan.comparison_epochs
         pretraining = self.pretraining(arm.pretrained_by)
-        weights = pretraining / f"epoch-{epochs}" / "backbone.safetensors"
+        weights = checkpoint_folder(pretraining, epochs) / "backbone.safetensors"
         if not weights.is_file():
             settings = PretrainSettings(arm.pretrained_by, epochs, checkpoint_every=10)
             observer = Observer(f"{arm.pretrained_by}-pretraining", self.logger, self.console)
             # The tutorial pretrains once; all seeds of the head share it.
-            views = partial(randaugment, num_ops=5)
-            pretrain(self.train, views, settings, pretraining, 0, observer, self.device)
+            pretrain(self.train, randaugment, settings, pretraining, 0, observer, self.device)
         return weights
 
     def pretraining(self, method: str) -> Path:
@@ -102,9 +107,8 @@ class ArticleRun:
 
     def pretraining_state(self, method: str) -> dict[str, Any]:
         """Loss curve and seconds of the longest pretraining with this method."""
-        longest = max(self.pretraining(method).glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")))
-        state = json.loads((longest / "state.json").read_text())
-        return {"epochs": int(longest.name.removeprefix("epoch-")), **state}
+        longest = max(checkpointed_epochs(self.pretraining(method)))
+        return {"epochs": longest, **checkpoint_state(self.pretraining(method), longest)}
 
 
 def result(run: ArticleRun, command: str, quick: bool) -> dict[str, Any]:
@@ -178,7 +182,7 @@ def _umap(run: ArticleRun, epochs: int) -> dict[str, Any]:
     run.console.print(f"Drawing the UMAP of {len(run.test):,} test images")
     settings = PretrainSettings("simsiam", epochs)
     method = build_method(settings, run.test.shape[0], seed=0)
-    weights = run.pretraining("simsiam") / f"epoch-{epochs}" / "method.safetensors"
+    weights = checkpoint_folder(run.pretraining("simsiam"), epochs) / "method.safetensors"
     load_exactly(method, read_weights(weights)[0], weights)
     # The tutorial draws the predictor's output, not the backbone's features.
     points = umap_projection(outputs(nn.Sequential(method.backbone, method.get_submodule("predictor")), run.test))
