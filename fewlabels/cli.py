@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -139,6 +141,101 @@ def fit(
 
 
 @app.command()
+def pretrain(
+    dataset: Annotated[
+        str, typer.Argument(help="fashion-mnist, or a .npy file: uint8 [N, H, W] or [N, C, H, W].", metavar="DATA")
+    ],
+    method: Annotated[str, typer.Option(help="simsiam or simclr.", metavar="NAME")] = "simclr",
+    epochs: Annotated[int, typer.Option(help="Passes over the images.", metavar="N")] = 10,
+    backbone: Annotated[str, typer.Option(help="article (28x28 pixels) or resnet18.", metavar="NAME")] = "article",
+    views: Annotated[
+        str | None,
+        typer.Option(help="gray-small, rgb-small, imagenet or randaugment; by the channels.", metavar="NAME"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a step, over all processes; by the method.", metavar="N")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; by the method.", metavar="RATE")] = None,
+    warmup: Annotated[float, typer.Option(help="Epochs of rising rate, before the cosine.", metavar="EPOCHS")] = 0,
+    accumulate: Annotated[int, typer.Option(help="Parts a batch is computed in, to save memory.", metavar="N")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, 64-true or bf16-mixed.", metavar="NAME")] = "32-true",
+    ema: Annotated[
+        float, typer.Option(help="Keep a running average of the weights with this decay.", metavar="DECAY")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Weights, order and views depend on it alone.", metavar="N")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the run.", metavar="DIR")] = Path("runs/pretrain"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    processes: Annotated[int, typer.Option(help="Processes on this machine.", metavar="N")] = 1,
+    tune: Annotated[
+        str, typer.Option(help="on: find the fastest way by a short trial. off: do not.", metavar="HOW")
+    ] = "on",
+    checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.", metavar="S")] = 60,
+    data: Data = None,
+    logger: Logger = "tensorboard",
+    device: Device = "auto",
+) -> None:
+    """Train a backbone on images alone; labels are never read.
+
+    Ctrl-C saves the run, and says how to go on. Killed, it goes on from its last checkpoint.
+
+    Example: `fewlabels pretrain fashion-mnist --method simclr --out runs/pretrain`
+    """
+    from fewlabels.data.fashion_mnist import fashion_mnist
+    from fewlabels.data.npy import NpySource
+    from fewlabels.files import writable_folder, write_json
+    from fewlabels.observe import Observer, make_logger
+    from fewlabels.parallel import is_first_process
+    from fewlabels.pretrain import Engine, PretrainSettings, folder_holds_run, read_engine
+    from fewlabels.pretrain import pretrain as run_pretrain
+    from fewlabels.records import provenance
+    from fewlabels.views.recipes import RECIPES
+
+    for option, value in (("--epochs", epochs), ("--accumulate", accumulate), ("--processes", processes)):
+        _at_least_one(option, value)
+    in_precision = _one_of("--precision", precision, ("32-true", "64-true", "bf16-mixed"))
+    _one_of("--tune", tune, ("on", "off"))
+    torch_device = _device(device)
+    first = is_first_process()
+    console = Console(quiet=not first)
+    if folder_holds_run(out) and not resume:
+        raise InputError(f"{out}: holds a run. Add --resume to go on with it, or choose another folder with --out.")
+    if resume and not out.is_dir():
+        raise InputError(f"{out}: no run to go on with. Leave out --resume, or name the run's folder with --out.")
+    if dataset == "fashion-mnist":
+        source: Any = fashion_mnist(data, say=console.print).train
+    else:
+        source = NpySource(Path(dataset))
+    recipe = views or ("rgb-small" if source.shape[0] == 3 else "gray-small")
+    _one_of("--views", recipe, tuple(RECIPES))
+    settings = PretrainSettings(
+        method, epochs, backbone, batch_size, lr, "cosine", warmup, accumulate, in_precision, ema
+    )
+    engine = Engine(torch_device.type, processes, tune == "on", checkpoint_seconds)
+    writable_folder(out)
+    log = make_logger(logger if first else "none", out, {"command": _command(), **asdict(settings), "views": recipe})
+    observer = Observer(method, log, console)
+    try:
+        run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine)
+    except KeyboardInterrupt as stop:
+        if first:
+            where = f"Stopped after {stop}, which is saved." if str(stop) else "Stopped."
+            again = "" if resume else " --resume"
+            print(f"\n{where} Go on with: {_command()}{again}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        log.close()
+    if not first:
+        return
+    about = {"decided": asdict(settings), "seed": seed, "views": str(RECIPES[recipe]), "engine": read_engine(out)}
+    seconds = round(observer.seconds, 1)
+    curve = asdict(observer.curve)
+    figures = {"data": source.name, "images": len(source), "seconds": seconds, "curve": curve}
+    write_json(out / "result.json", {"name": "pretrain", **provenance(_command()), **about, **figures})
+    console.print(f"{epochs} epochs of {len(source):,} images in {seconds} s.", highlight=False)
+    console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model.safetensors written by fit.", metavar="MODEL")],
     images: Annotated[Path, typer.Argument(help="An IDX file, an image, or a folder of images.", metavar="IMAGES")],
@@ -224,8 +321,14 @@ def _at_least_one(option: str, value: int) -> None:
         raise InputError(f"{option} {value}: must be 1 or more.")
 
 
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> Any:
+    if value not in known:
+        raise InputError(f"{option} {value}: no such choice. Choose one of {', '.join(known)}.")
+    return value
+
+
 def _command() -> str:
-    return " ".join(["fewlabels", *sys.argv[1:]])
+    return shlex.join(["fewlabels", *sys.argv[1:]])
 
 
 # typer carries its own copy of click from 0.20 on, so the class is reached through typer itself.
@@ -252,7 +355,8 @@ def main() -> NoReturn:
 
 
 def _refuse(message: str) -> NoReturn:
-    print("fewlabels: " + " ".join(message.split()), file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks
+        print("fewlabels: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 

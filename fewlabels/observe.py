@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,16 +122,17 @@ class Curve:
     window: int
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    _pending: list[float] = field(default_factory=list)
+    pending: list[float] = field(default_factory=list)
+    """Of the window that is still open."""
 
     def add(self, step: int, value: float) -> bool:
         """Take one value; true if this closed a window."""
-        self._pending.append(value)
-        if len(self._pending) < self.window:
+        self.pending.append(value)
+        if len(self.pending) < self.window:
             return False
         self.steps.append(step)
-        self.values.append(sum(self._pending) / len(self._pending))
-        self._pending.clear()
+        self.values.append(sum(self.pending) / len(self.pending))
+        self.pending.clear()
         return True
 
 
@@ -173,13 +174,16 @@ class Observer:
 
     def state(self) -> dict[str, Any]:
         """The curve and the clock as JSON, for :meth:`restore`."""
-        curve = {"window": self.curve.window, "steps": self.curve.steps, "values": self.curve.values}
-        return {"seconds": self.seconds_so_far(), "curve": curve}
+        return {"seconds": self.seconds_so_far(), "curve": asdict(self.curve)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the curve and the clock of an earlier start."""
         self.seconds = state["seconds"]
         self.curve = Curve(**state["curve"])
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def step(self, step: int, loss: float) -> None:
         """Take the loss of one step.

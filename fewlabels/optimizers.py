@@ -1,5 +1,6 @@
-"""Optimizers by name, and LARS, which torch does not have."""
+"""Optimizers by name, LARS, which torch does not have, and the schedule of the learning rate."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,6 +69,23 @@ class LARS(Optimizer):
                 velocity = state["velocity"].mul_(group["momentum"]).add_(update)
                 w.sub_(velocity)
         return loss
+
+
+def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
+    """Factor of the peak rate at a step from 0: a straight rise, then half a cosine (Loshchilov & Hutter 2017).
+
+    >>> [round(cosine_with_warmup(step, 6, 2), 3) for step in range(6)]
+    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> None:
+    """Set every group's learning rate to this factor of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def without_decay(module: nn.Module) -> list[dict[str, Any]]:

@@ -1,36 +1,104 @@
 """Pretraining: one visible loop for every method."""
 
+import io
 import json
+import logging
+import math
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fewlabels.data.source import ImageSource
+from fewlabels.checkpoints import newest_checkpoint, write_checkpoint
+from fewlabels.data.order import batches, steps_per_epoch
+from fewlabels.data.source import ImageSource, fingerprint
 from fewlabels.errors import InputError
 from fewlabels.files import write_json, written_whole
+from fewlabels.interrupts import stop_wish
 from fewlabels.methods import METHODS, Method
-from fewlabels.models.backbones import BACKBONES
-from fewlabels.models.weights import load_exactly, read_weights, save_backbone, save_weights
+from fewlabels.models.backbones import make_backbone
+from fewlabels.models.weights import load_exactly, save_backbone, save_weights, weights_bytes
 from fewlabels.observe import Observer
-from fewlabels.seeding import generator, seeded
+from fewlabels.optimizers import cosine_with_warmup, set_rate
+from fewlabels.parallel import processes, rank, summed, synchronised
+from fewlabels.prefetch import prefetched
+from fewlabels.records import usable_cores
+from fewlabels.seeding import seed_from, seeded
+from fewlabels.tuning import Choice, can_compile, fastest
 
-ViewFunction = Callable[..., Tensor]
-"""(uint8 [B, C, H, W], key) to float32 [B, C, H, W]: a random view, a function of its arguments alone."""
+# Fabric tells of each precision it sets up; the user asked for it.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+LOSSES_READ_EVERY = 20
+"""Steps between readings of the loss on an accelerator, which has to finish its queue for each."""
+
+
+class Views(Protocol):
+    """A random view of each image: uint8 [B, C, H, W] to float32 [B, C, H', W'], a function of its arguments alone."""
+
+    def __call__(self, images: Tensor, key: tuple[int | str, ...], first_row: int = 0) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """What is decided before pretraining."""
+    """What is decided before pretraining, and decides its result."""
 
     method: str
     epochs: int
     backbone: str = "article"
-    checkpoint_every: int = 10
-    """Epochs between checkpoints; the last epoch always has one."""
+    batch_size: int | None = None
+    """Images an optimizer step, over all processes; None: the method's own."""
+    lr: float | None = None
+    """Peak learning rate; None: the method's own."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = 0
+    accumulate: int = 1
+    """Parts that a batch is computed in; batch norm and the negatives of SimCLR see one part."""
+    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    ema: float = 0.0
+    """Decay of the running average of the backbone that is kept as the result; 0: the last weights are."""
+    drop_last: bool = True
+    """Leave out the incomplete batch at the end of an epoch."""
+    keep_epochs: tuple[int, ...] = ()
+    """Epochs after which the weights are also kept for good, in ``epoch-N/``."""
+
+    def __post_init__(self) -> None:
+        for name, fits, wanted in (
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("batch_size", self.batch_size is None or self.batch_size >= 2, "2 or more"),
+            ("lr", self.lr is None or 0 < self.lr < math.inf, "above 0"),
+            ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "0 or more, and at most the epochs"),
+            ("accumulate", self.accumulate >= 1, "1 or more"),
+            ("ema", 0 <= self.ema < 1, "0 or more, and less than 1"),
+        ):
+            if not fits:
+                raise InputError(f"{name} {getattr(self, name)}: must be {wanted}.")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a run is computed with."""
+
+    device: str = "cpu"
+    processes: int = 1
+    tune: bool = True
+    """Choose threads, memory format, prefetching and compilation by a trial; where there is one process."""
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"checkpoint_seconds {self.checkpoint_seconds}: must be 0 or more.")
+        if self.device == "cuda" and self.processes > torch.cuda.device_count():
+            raise InputError(f"processes {self.processes}: this machine has {torch.cuda.device_count()} GPUs.")
 
 
 def build_method(settings: PretrainSettings, channels: int, seed: int) -> Method:
@@ -39,108 +107,325 @@ def build_method(settings: PretrainSettings, channels: int, seed: int) -> Method
         raise InputError(f"method {settings.method!r}: no such method. Choose one of {', '.join(METHODS)}.")
     entry = METHODS[settings.method]
     with seeded(seed, "init", settings.method):
-        backbone = BACKBONES[settings.backbone](channels)
+        backbone = make_backbone(settings.backbone, channels)
         return entry.build(backbone, backbone.num_features, entry.settings)
-
-
-def batches(num_images: int, batch_size: int, *key: int | str) -> Iterator[Tensor]:
-    """Positions of one epoch in random order, int64; the last batch may be smaller, but never a single image.
-
-    >>> [len(b) for b in batches(10, 4, 0, "order")]
-    [4, 4, 2]
-    """
-    for batch in torch.randperm(num_images, generator=generator(*key)).split(batch_size):
-        if len(batch) > 1:  # batch norm has no variance over one image
-            yield batch
-
-
-def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """How many batches :func:`batches` gives."""
-    full, rest = divmod(num_images, batch_size)
-    return full + (rest > 1)
 
 
 def pretrain(
     source: ImageSource,
-    views: ViewFunction,
+    views: Views,
     settings: PretrainSettings,
     folder: Path,
     seed: int,
     observer: Observer,
-    device: torch.device,
+    engine: Engine = Engine(),
 ) -> Method:
     """Train a method's backbone on images alone; labels are never read.
 
-    Leaves ``folder/epoch-N/`` every ``checkpoint_every`` epochs, each with ``backbone.safetensors``, and goes on
-    from the last of them. Order and views depend on (seed, epoch, step) alone, so going on gives the same weights.
+    Goes on from the newest whole checkpoint in ``folder/checkpoints``, and leaves ``folder/backbone.safetensors``.
+    Order, views and dropout depend on (seed, step) alone, so that going on gives the weights, bit for bit, that the
+    run would have had undisturbed on the same machine with the same threads.
+
+    Raises:
+        InputError: if the settings do not fit the data, or the folder holds a run with others.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the run is saved.
     """
-    method = build_method(settings, source.shape[0], seed).to(device).train()
-    defaults = METHODS[settings.method].settings
-    optimizer = defaults.optimizer.build(method.param_groups())
-    size = defaults.batch_size
-    if len(source) < 2:
-        raise InputError(f"{len(source)} image: pretraining needs at least 2. Add images.")
-    per_epoch = steps_per_epoch(len(source), size)
-    total = settings.epochs * per_epoch
-    done = _resume(method, optimizer, observer, folder, settings)
-    step = done * per_epoch
-    with observer.watch(total, size, first_step=step):
-        for epoch in range(done, settings.epochs):
-            for indices in batches(len(source), size, seed, "order", epoch):
-                images = source.read(indices)
-                x0, x1 = (views(images, key=(seed, "view", view, step)).to(device) for view in (0, 1))
-                output = method(x0, x1)
-                optimizer.zero_grad()
-                output.loss.backward()
-                optimizer.step()
+    run = Pretraining(source, views, settings, folder, seed, observer, engine)
+    with torch.random.fork_rng(devices=[]):
+        run.go()
+    return run.method
+
+
+class Pretraining:
+    """One run: the network, its optimizer, and where its images come from."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        views: Views,
+        settings: PretrainSettings,
+        folder: Path,
+        seed: int,
+        observer: Observer,
+        engine: Engine,
+    ) -> None:
+        self.source, self.views, self.settings, self.seed = source, views, settings, seed
+        self.folder, self.observer, self.engine = folder, observer, engine
+        if settings.precision == "bf16-mixed" and not _has_bfloat16(engine.device):
+            raise InputError(f"precision bf16-mixed: {engine.device} computes no bfloat16 here. Choose 32-true.")
+        self.fabric = Fabric(
+            accelerator=engine.device,
+            devices=engine.processes,
+            strategy="ddp" if engine.processes > 1 else "auto",
+            precision=settings.precision,
+        )
+        self.fabric.launch()
+        self.method = build_method(settings, source.shape[0], seed).train()
+        self._check_views()
+        self.method = synchronised(self.method, self.fabric.device)
+        self.method.to(self.fabric.device)
+        self.batch_size = self._batch_size()
+        self.per_epoch = steps_per_epoch(len(source), self.batch_size, settings.drop_last)
+        self.total = settings.epochs * self.per_epoch
+        self.decided = {**asdict(settings), "seed": seed, "views": _named(views), "data": fingerprint(source)}
+        self.decided = json.loads(json.dumps(self.decided))  # as it will be read back
+        self.ema: AveragedModel | None = None
+        self._compiled: Any = None
+
+    def go(self) -> None:
+        """The loop."""
+        # The first process sets damaged ones aside before the others look.
+        self._by_first(self._newest)
+        kept = self._newest()
+        self.prepare(self._choice())
+        step = self._restore(*kept) if kept else 0
+        losses: list[Tensor] = []
+        saved = time.perf_counter()
+        pairs = self.pairs(step)
+        with self.observer.watch(self.total, self.batch_size, first_step=step), stop_wish() as wish:
+            while step < self.total:
+                losses.append(self.train_step(step, pairs))
                 step += 1
-                method.after_step(step / total)
-                observer.step(step, output.loss.item())
-            if (epoch + 1) % settings.checkpoint_every == 0 or epoch + 1 == settings.epochs:
-                _checkpoint(method, optimizer, observer, checkpoint_folder(folder, epoch + 1), settings)
-    return method
+                epoch, into_epoch = divmod(step, self.per_epoch)
+                milestone = not into_epoch and epoch in self.settings.keep_epochs
+                if len(losses) < self._read_every and not milestone and step < self.total:
+                    continue
+                self._observe(losses, step)
+                if milestone:
+                    self._by_first(partial(self._keep, epoch))
+                overdue = time.perf_counter() - saved >= self.engine.checkpoint_seconds
+                stop, save = self._agreed(wish.asked, overdue)
+                if stop or save or step == self.total:
+                    self._by_first(partial(self._checkpoint, step))
+                    saved = time.perf_counter()
+                if stop and step < self.total:
+                    raise KeyboardInterrupt(f"step {step:,} of {self.total:,}")
+        self._by_first(partial(self._save_result, self.folder))
+
+    def train_step(self, step: int, pairs: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        """One optimizer step on the next batch; returns its loss."""
+        torch.default_generator.manual_seed(seed_from(self.seed, "dropout", step, rank()))
+        set_rate(self.optimizer, self._rate(step))
+        total = torch.zeros((), device=self.fabric.device)
+        parts = self.settings.accumulate
+        for part in range(parts):
+            x0, x1 = next(pairs)
+            with self.fabric.no_backward_sync(self.model, enabled=processes() > 1 and part + 1 < parts):
+                loss = self.model(x0, x1).loss / parts
+                self.fabric.backward(loss)
+            total += loss.detach()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.method.after_step((step + 1) / self.total)
+        if self.ema is not None:
+            self.ema.update_parameters(self.method.backbone)
+        return total
+
+    def pairs(self, first_step: int, steps: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Two views of each part of each batch from a step on: this process's share of them."""
+        pairs = islice(self._pairs(first_step), None if steps is None else steps * self.settings.accumulate)
+        return prefetched(pairs) if self.choice.prefetch else pairs
+
+    def _pairs(self, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        first_epoch, skipped = divmod(first_step, self.per_epoch)
+        step = first_step
+        for epoch in range(first_epoch, self.settings.epochs):
+            order = batches(
+                len(self.source), self.batch_size, self.seed, "order", epoch, drop_last=self.settings.drop_last
+            )
+            for batch in islice(order, skipped, None):
+                first_row = 0
+                for part in batch.tensor_split(self.settings.accumulate * processes()):
+                    place = first_row // len(part) % processes()
+                    if place == rank():
+                        images = self.source.read(part).to(self.fabric.device)
+                        yield self._view(images, 0, step, first_row), self._view(images, 1, step, first_row)
+                    first_row += len(part)
+                step += 1
+            skipped = 0
+
+    def _view(self, images: Tensor, view: int, step: int, first_row: int) -> Tensor:
+        x = self.views(images, (self.seed, "view", view, step), first_row)
+        return x.contiguous(memory_format=torch.channels_last) if self.choice.channels_last else x
+
+    def prepare(self, choice: Choice) -> None:
+        """Make the network and a fresh optimizer ready to run in a certain way."""
+        self.choice = choice
+        torch.set_num_threads(choice.threads)
+        layout = torch.channels_last if choice.channels_last else torch.contiguous_format
+        self.method.to(memory_format=layout)
+        if choice.compile and self._compiled is None:
+            self._compiled = torch.compile(self.method)
+        self.model = self.fabric.setup_module(self._compiled if choice.compile else self.method)
+        optimizer = METHODS[self.settings.method].settings.optimizer
+        if self.settings.lr is not None:
+            optimizer = replace(optimizer, lr=self.settings.lr)
+        self.optimizer = optimizer.build(self.method.param_groups())
+        if self.settings.ema:
+            average = get_ema_multi_avg_fn(self.settings.ema)
+            self.ema = AveragedModel(self.method.backbone, multi_avg_fn=average, use_buffers=True)
+
+    def _choice(self) -> Choice:
+        """How to run the steps: as an earlier start of this run did, by a trial, or as torch does."""
+        kept = self.folder / "engine.json"
+        if self._agreed(kept.is_file())[0]:
+            return Choice(**read_engine(self.folder))
+        choice = Choice(torch.get_num_threads())
+        if self.engine.processes > 1:
+            choice = Choice(max(1, usable_cores() // self.engine.processes))
+        elif self.engine.tune:
+            choice = self._trial(choice)
+        self._by_first(partial(write_json, kept, asdict(choice)))
+        return choice
+
+    def _trial(self, start: Choice) -> Choice:
+        initial = {name: tensor.clone() for name, tensor in self.method.state_dict().items()}
+        on_cpu = self.fabric.device.type == "cpu"
+        changes: list[dict[str, object]] = [{"channels_last": True}, {"prefetch": True}]
+        changes += [{"threads": start.threads // 2}] if on_cpu and start.threads > 1 else []
+        # A compiled network takes one batch size.
+        changes += [{"compile": True}] if self.settings.drop_last and (can_compile() or not on_cpu) else []
+        choice, seconds = fastest(self.seconds_a_step, start, self.total, changes)
+        self.method.load_state_dict(initial)
+        if seconds:
+            self.observer.say(f"{choice}: chosen by a trial of {seconds:.0f} s (--tune off leaves it)")
+        return choice
+
+    def seconds_a_step(self, choice: Choice, steps: int) -> float:
+        """Run two steps to warm up and then so many, in a certain way; what they learn is to be thrown away."""
+        self.prepare(choice)
+        pairs = self.pairs(0, steps + 2)
+        for step in range(2):
+            self.train_step(step, pairs).item()
+        began = time.perf_counter()
+        for step in range(steps):
+            self.train_step(step, pairs).item()
+        return (time.perf_counter() - began) / steps
+
+    def _rate(self, step: int) -> float:
+        if self.settings.schedule == "constant":
+            return 1.0
+        return cosine_with_warmup(step, self.total, round(self.settings.warmup_epochs * self.per_epoch))
+
+    def _check_views(self) -> None:
+        """Whether the views suit these images and this backbone, before any work is done."""
+        size = tuple(self.views(self.source.read(slice(1)), (self.seed, "check")).shape[2:])
+        wanted = self.method.backbone.image_size
+        if wanted is not None and size != (wanted, wanted):
+            raise InputError(
+                f"views of {size[0]}x{size[1]} pixels: backbone {self.settings.backbone} takes {wanted}x{wanted}. "
+                "Choose a backbone that takes any size, such as resnet18."
+            )
+
+    def _batch_size(self) -> int:
+        size = self.settings.batch_size or METHODS[self.settings.method].settings.batch_size
+        parts = self.settings.accumulate * self.engine.processes
+        if len(self.source) < 2 * parts:
+            raise InputError(f"{len(self.source)} images: pretraining needs at least {2 * parts} here. Add images.")
+        if size % parts or size < 2 * parts:
+            raise InputError(
+                f"batch size {size}: cannot be cut into {parts} equal parts of at least 2 images "
+                f"({self.engine.processes} processes, {self.settings.accumulate} parts each). Choose a multiple."
+            )
+        return min(size, len(self.source) // parts * parts)
+
+    @property
+    def _read_every(self) -> int:
+        return 1 if self.fabric.device.type == "cpu" else LOSSES_READ_EVERY
+
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """Each flag, if it is up in any process: all must do the same after the same step."""
+        return [bool(flag) for flag in summed(torch.tensor(flags, dtype=torch.int32, device=self.fabric.device))]
+
+    def _by_first(self, action: Callable[[], object]) -> None:
+        """Done by the first process while the others wait; if it fails, all stop."""
+        failure: Exception | None = None
+        if rank() == 0:
+            try:
+                action()
+            except Exception as error:
+                failure = error
+        if self._agreed(failure is not None)[0]:
+            raise failure or InputError("the first process stopped, and says why")
+
+    def _observe(self, losses: list[Tensor], step: int) -> None:
+        values = summed(torch.stack(losses)) / processes()
+        for back, loss in enumerate(values.tolist()):
+            self.observer.step(step - len(losses) + back + 1, loss)
+        losses.clear()
+
+    def _checkpoint(self, step: int) -> None:
+        buffer = io.BytesIO()
+        torch.save(self.optimizer.state_dict(), buffer)
+        state = {"decided": self.decided, "observer": self.observer.state()}
+        files = {
+            "method.safetensors": weights_bytes(self.method, {"kind": "method", "method": self.settings.method}),
+            "optimizer.pt": buffer.getvalue(),
+            "state.json": json.dumps(state).encode(),
+        }
+        if self.ema is not None:
+            files["ema.safetensors"] = weights_bytes(self.ema, {"kind": "ema"})
+        write_checkpoint(self.folder / "checkpoints", step, files)
+
+    def _newest(self) -> tuple[int, dict[str, bytes]] | None:
+        return newest_checkpoint(self.folder / "checkpoints", self.observer.say)
+
+    def _restore(self, step: int, files: dict[str, bytes]) -> int:
+        state = json.loads(files["state.json"])
+        for name, now in self.decided.items():
+            before = state["decided"].get(name)
+            if before != now:
+                raise InputError(
+                    f"{self.folder}: holds a run with {name} {before}, not {now}. "
+                    "Go on with the same options, or choose another folder with --out."
+                )
+        load_exactly(self.method, load(files["method.safetensors"]), self.folder)
+        optimizer = torch.load(io.BytesIO(files["optimizer.pt"]), weights_only=True, map_location=self.fabric.device)
+        self.optimizer.load_state_dict(optimizer)
+        if self.ema is not None:
+            load_exactly(self.ema, load(files["ema.safetensors"]), self.folder)
+        self.observer.restore(state["observer"])
+        return step
+
+    def _keep(self, epoch: int) -> None:
+        with written_whole(kept_folder(self.folder, epoch)) as temporary:
+            temporary.mkdir()
+            self._save_result(temporary)
+
+    def _save_result(self, folder: Path) -> None:
+        backbone = self.method.backbone if self.ema is None else self.ema.module
+        save_backbone(backbone, folder / "backbone.safetensors", self.settings.backbone)
+        save_weights(self.method, folder / "method.safetensors", {"kind": "method", "method": self.settings.method})
+        write_json(folder / "state.json", {"decided": self.decided, **self.observer.state()})
 
 
-def checkpoint_folder(folder: Path, epochs: int) -> Path:
-    """Where a pretraining leaves its weights after so many epochs."""
+def folder_holds_run(folder: Path) -> bool:
+    """Whether a pretraining was begun here and has something to go on from."""
+    return (folder / "backbone.safetensors").exists() or any((folder / "checkpoints").glob("step-*"))
+
+
+def read_engine(folder: Path) -> dict[str, Any]:
+    """How the steps of a run are computed: threads, memory format, prefetching, compilation."""
+    choice: dict[str, Any] = json.loads((folder / "engine.json").read_text())
+    return choice
+
+
+def kept_folder(folder: Path, epochs: int) -> Path:
+    """Where a pretraining keeps its weights after so many epochs, if it was asked to."""
     return folder / f"epoch-{epochs}"
 
 
-def checkpointed_epochs(folder: Path) -> list[int]:
-    """After how many epochs there is a checkpoint."""
-    return [int(path.name.removeprefix("epoch-")) for path in folder.glob("epoch-*")]
-
-
-def checkpoint_state(folder: Path, epochs: int) -> dict[str, Any]:
-    """Loss curve and seconds of a pretraining up to this checkpoint."""
-    state: dict[str, Any] = json.loads((checkpoint_folder(folder, epochs) / "state.json").read_text())
+def kept_state(folder: Path, epochs: int) -> dict[str, Any]:
+    """Loss curve and seconds of a pretraining up to there."""
+    state: dict[str, Any] = json.loads((kept_folder(folder, epochs) / "state.json").read_text())
     return state
 
 
-def _checkpoint(
-    method: Method, optimizer: torch.optim.Optimizer, observer: Observer, folder: Path, settings: PretrainSettings
-) -> None:
-    with written_whole(folder) as temporary:
-        temporary.mkdir()
-        save_backbone(method.backbone, temporary / "backbone.safetensors", settings.backbone)
-        save_weights(method, temporary / "method.safetensors", {"kind": "method", "method": settings.method})
-        with (temporary / "optimizer.pt").open("wb") as file:
-            torch.save(optimizer.state_dict(), file)
-        write_json(temporary / "state.json", observer.state())
+def _has_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _resume(
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    observer: Observer,
-    folder: Path,
-    settings: PretrainSettings,
-) -> int:
-    """Load the newest checkpoint of at most ``settings.epochs``; the number of epochs it has done, or 0."""
-    done = max((epochs for epochs in checkpointed_epochs(folder) if epochs <= settings.epochs), default=0)
-    if done:
-        last = checkpoint_folder(folder, done)
-        load_exactly(method, read_weights(last / "method.safetensors")[0], last)
-        optimizer.load_state_dict(torch.load(last / "optimizer.pt", weights_only=True))
-        observer.restore(checkpoint_state(folder, done))
-    return done
+def _named(views: Views) -> str:
+    return getattr(views, "__name__", str(views))

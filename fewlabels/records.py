@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("fewlabels", "torch", "torchvision", "numpy", "scikit-learn", "umap-learn")
+PACKAGES = ("fewlabels", "torch", "torchvision", "lightning-fabric", "numpy", "scikit-learn", "umap-learn")
 
 
 def versions() -> dict[str, str]:

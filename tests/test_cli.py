@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import resource
 import shutil
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fewlabels.checkpoints import newest_checkpoint
 from fewlabels.data.fashion_mnist import FILES
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
@@ -25,7 +27,8 @@ from fewlabels.models.weights import load_classifier, save_backbone, save_classi
 from tests.data.test_idx import idx_bytes
 
 FIT = ("fit", "fashion-mnist", "--labels", "20", "--epochs", "1", "--logger", "none")
-COMMANDS = ("article", "fit", "predict", "doctor")
+COMMANDS = ("article", "fit", "pretrain", "predict", "doctor")
+PRETRAIN = "pretrain {npy} --epochs 1 --batch-size 8 --logger none --out {folder}/new"
 
 
 @pytest.fixture
@@ -94,6 +97,65 @@ def test_fit_from_pretrained_weights_trains_the_head_alone(run_cli, tmp_path: Pa
     assert all(torch.equal(a, b) for a, b in zip(fitted.parameters(), backbone.parameters(), strict=True))
 
 
+def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
+    np.save(tmp_path / "images.npy", fmnist.train.first_k(600).images)
+    pretrain = ("pretrain", tmp_path / "images.npy", "--epochs", "1", "--logger", "none", "--out", tmp_path / "run")
+    ran = run_cli(*pretrain)
+    assert ran.code == 0, ran.err
+    assert f"Backbone: {tmp_path}/run/backbone.safetensors" in ran.out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["decided"]["method"] == "simclr"
+    assert "crop_area" in result["views"]
+    assert result["engine"]["threads"] >= 1
+    assert len(result["curve"]["values"]) == 2
+    again = run_cli(*pretrain, "--resume")  # nothing is left to do
+    assert again.code == 0, again.err
+    fitted = run_cli(*FIT, "--backbone", tmp_path / "run" / "backbone.safetensors", "--out", tmp_path / "fit")
+    assert fitted.code == 0, fitted.err
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(fmnist, tmp_path: Path):
+    np.save(tmp_path / "images.npy", fmnist.train.first_k(2560).images)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    pretrain = [sys.executable, "-m", "fewlabels.cli", "pretrain", str(tmp_path / "images.npy"), "--method", "simsiam"]
+    pretrain += ["--epochs", "5", "--tune", "off", "--checkpoint-seconds", "0", "--logger", "none"]
+    pretrain += ["--out", str(disk / "run")]
+    # A checkpoint has about 3 MB: some fit, then none does.
+    script = (
+        f'mount -t tmpfs -o size=8m none {disk} || exit 77; "$@"; code=$?; cp -r {disk}/run {disk}/../kept; exit $code'
+    )
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare here: a full disk needs a small one to be mounted")
+    ran = subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", *pretrain], capture_output=True, text=True)
+    if ran.returncode == 77 or "unshare" in ran.stderr:
+        pytest.skip("may not mount a small disk here")
+    assert ran.returncode == 2, ran.stderr
+    assert "no room left on the disk" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    found = newest_checkpoint(tmp_path / "kept" / "checkpoints", say=pytest.fail)
+    assert found is not None
+    assert not list((tmp_path / "kept").rglob("*.tmp"))
+
+
+def test_ctrl_c_saves_a_pretraining_and_says_how_to_go_on(fmnist, tmp_path: Path):
+    np.save(tmp_path / "images.npy", fmnist.train.first_k(2560).images)
+    command = [sys.executable, "-m", "fewlabels.cli", "pretrain", str(tmp_path / "images.npy"), "--epochs", "500"]
+    command += ["--tune", "off", "--logger", "none", "--checkpoint-seconds", "0.2", "--out", str(tmp_path / "run")]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run").glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in errors
+    step = errors.split("Stopped after step ")[1].split()[0]
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step}").is_dir()
+    assert "Go on with: fewlabels pretrain" in errors
+    assert errors.rstrip().endswith("--resume")
+
+
 def test_doctor_says_where_the_data_is(run_cli, fmnist):
     ran = run_cli("doctor")
     assert ran.code == 0
@@ -153,6 +215,19 @@ def empty_folder(data: Path, folder: Path) -> None:
     (folder / "empty").mkdir()
 
 
+def a_run(data: Path, folder: Path) -> None:
+    (folder / "new").mkdir()
+    (folder / "new" / "backbone.safetensors").write_text("the user's own")
+
+
+def floats(data: Path, folder: Path) -> None:
+    np.save(folder / "images.npy", np.zeros((40, 28, 28), np.float32))
+
+
+def large(data: Path, folder: Path) -> None:
+    np.save(folder / "images.npy", np.zeros((40, 64, 64), np.uint8))
+
+
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 BAD = [
     ("unknown dataset", nothing, "fit no-such-data", "'no-such-data': no such dataset"),
@@ -185,6 +260,21 @@ BAD = [
     ("picture of another size", large_picture, "predict {model} {folder}/large.png", "30x20 pixels"),
     ("torn picture", torn_picture, "predict {model} {folder}/torn.png", "torn.png: not a readable image"),
     ("empty folder", empty_folder, "predict {model} {folder}/empty", "no image here"),
+    ("a folder that holds a run", a_run, "PRETRAIN", "new: holds a run. Add --resume"),
+    ("nothing to go on with", nothing, "PRETRAIN --resume", "new: no run to go on with"),
+    ("no such npy", nothing, "pretrain {folder}/none.npy --logger none", "none.npy: no such file"),
+    ("npy of floats", floats, "PRETRAIN", "images.npy: pixels are float32, not uint8"),
+    ("images of a size the backbone does not take", large, "PRETRAIN", "views of 64x64 pixels: backbone article"),
+    ("unknown method", nothing, "PRETRAIN --method simsim", "method 'simsim': no such method"),
+    ("unknown backbone", nothing, "PRETRAIN --backbone vgg", "backbone 'vgg': no such backbone"),
+    ("unknown views", nothing, "PRETRAIN --views mirror", "--views mirror: no such choice"),
+    ("colour views of gray images", nothing, "PRETRAIN --views rgb-small", "needs 3 channels; the images have 1"),
+    ("unknown precision", nothing, "PRETRAIN --precision 16", "--precision 16: no such choice"),
+    ("rate below zero", nothing, "PRETRAIN --lr -1", "lr -1.0: must be above 0"),
+    ("unequal parts", nothing, "PRETRAIN --accumulate 3", "batch size 8: cannot be cut into 3 equal parts"),
+    ("more parts than images", nothing, "PRETRAIN --accumulate 50 --batch-size 100", "needs at least 100"),
+    ("no processes", nothing, "PRETRAIN --processes 0", "--processes 0: must be 1 or more"),
+    ("tune by half", nothing, "PRETRAIN --tune half", "--tune half: no such choice"),
     ("csv under a file", a_file, "predict {model} {data}/t10k-images-idx3-ubyte.gz -o {folder}/file/o.csv", "o.csv"),
 ]
 
@@ -196,10 +286,17 @@ def test_a_mistake_is_one_line_and_loses_nothing(
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.safetensors").write_text("the user's own")
+    np.save(tmp_path / "images.npy", np.zeros((40, 28, 28), np.uint8))
     spoil(data, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = command.replace("PRETRAIN", PRETRAIN, 1)
     line = command.replace("FIT", " ".join(FIT) + " --out {folder}/out --data {data}", 1)
-    ran = run_cli(*(word.format(folder=tmp_path, data=data, model=model_file) for word in line.split()))
+    ran = run_cli(
+        *(
+            word.format(folder=tmp_path, data=data, model=model_file, npy=tmp_path / "images.npy")
+            for word in line.split()
+        )
+    )
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert ran.err.startswith("fewlabels: ")

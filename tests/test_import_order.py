@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fewlabels"
 ROOMS = (
     ("errors",),
-    ("seeding", "records", "files"),
-    ("data", "views", "observe", "optimizers"),
+    ("seeding", "records", "files", "interrupts", "parallel", "prefetch", "tuning"),
+    ("checkpoints", "data", "views", "observe", "optimizers"),
     ("models", "projection"),
     ("methods",),
     ("pretrain", "evaluate"),

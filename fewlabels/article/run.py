@@ -13,22 +13,15 @@ from torch import nn
 
 from fewlabels.article.arms import Arm, ArticlePlan, train_arm
 from fewlabels.article.summary import claims, simclr_against_simsiam, summarise
+from fewlabels.article.views import randaugment
 from fewlabels.data.source import ArraySource
 from fewlabels.evaluate import evaluate, outputs
 from fewlabels.files import write_json
 from fewlabels.models.weights import load_exactly, read_weights, save_classifier
 from fewlabels.observe import Logger, Observer
-from fewlabels.pretrain import (
-    PretrainSettings,
-    build_method,
-    checkpoint_folder,
-    checkpoint_state,
-    checkpointed_epochs,
-    pretrain,
-)
+from fewlabels.pretrain import Engine, PretrainSettings, build_method, kept_folder, kept_state, pretrain
 from fewlabels.projection import umap_projection
 from fewlabels.records import provenance
-from fewlabels.views.randaugment import randaugment
 
 
 @dataclass(frozen=True)
@@ -92,23 +85,33 @@ class ArticleRun:
             return None
         # As printed, any weights do: they are not loaded. Take the shortest run's.
         epochs = arm.pretrain_epochs or self.plan.comparison_epochs
-        pretraining = self.pretraining(arm.pretrained_by)
-        weights = checkpoint_folder(pretraining, epochs) / "backbone.safetensors"
+        folder = self.pretraining(arm.pretrained_by)
+        weights = kept_folder(folder, epochs) / "backbone.safetensors"
         if not weights.is_file():
-            settings = PretrainSettings(arm.pretrained_by, epochs, checkpoint_every=10)
+            wanted = self.pretrain_epochs(arm.pretrained_by)
+            settings = PretrainSettings(
+                arm.pretrained_by, wanted[-1], schedule="constant", drop_last=False, keep_epochs=wanted
+            )
+            # A trial could choose a compiled network, whose figures differ in the last digits.
+            engine = Engine(self.device.type, tune=False)
             observer = Observer(f"{arm.pretrained_by}-pretraining", self.logger, self.console)
             # The tutorial pretrains once; all seeds of the head share it.
-            pretrain(self.train, randaugment, settings, pretraining, 0, observer, self.device)
+            pretrain(self.train, randaugment, settings, folder, 0, observer, engine)
         return weights
 
     def pretraining(self, method: str) -> Path:
-        """The folder of a method's checkpoints."""
+        """The folder of a method's pretraining."""
         return self.folder / "pretraining" / method
+
+    def pretrain_epochs(self, method: str) -> tuple[int, ...]:
+        """After how many epochs an arm takes this method's weights, rising."""
+        arms = self.plan.arms(len(self.train))
+        return tuple(sorted({arm.pretrain_epochs for arm in arms if arm.pretrained_by == method} - {0}))
 
     def pretraining_state(self, method: str) -> dict[str, Any]:
         """Loss curve and seconds of the longest pretraining with this method."""
-        longest = max(checkpointed_epochs(self.pretraining(method)))
-        return {"epochs": longest, **checkpoint_state(self.pretraining(method), longest)}
+        longest = self.pretrain_epochs(method)[-1]
+        return {"epochs": longest, **kept_state(self.pretraining(method), longest)}
 
 
 def result(run: ArticleRun, command: str, quick: bool) -> dict[str, Any]:
@@ -182,7 +185,7 @@ def _umap(run: ArticleRun, epochs: int) -> dict[str, Any]:
     run.console.print(f"Drawing the UMAP of {len(run.test):,} test images")
     settings = PretrainSettings("simsiam", epochs)
     method = build_method(settings, run.test.shape[0], seed=0)
-    weights = checkpoint_folder(run.pretraining("simsiam"), epochs) / "method.safetensors"
+    weights = kept_folder(run.pretraining("simsiam"), epochs) / "method.safetensors"
     load_exactly(method, read_weights(weights)[0], weights)
     # The tutorial draws the predictor's output, not the backbone's features.
     points = umap_projection(outputs(nn.Sequential(method.backbone, method.get_submodule("predictor")), run.test))

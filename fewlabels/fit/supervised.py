@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from fewlabels.data.order import batches, steps_per_epoch
 from fewlabels.data.source import UNLABELLED, ImageSource
 from fewlabels.errors import InputError
 from fewlabels.models.classifier import Classifier
 from fewlabels.observe import Observer
 from fewlabels.optimizers import OptimizerSettings
-from fewlabels.pretrain import batches, steps_per_epoch
 
 
 @dataclass(frozen=True)

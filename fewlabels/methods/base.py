@@ -1,24 +1,27 @@
 """What every pretraining method is to the loop."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from fewlabels.models.backbones import Backbone
 
-@dataclass(frozen=True)
-class MethodOutput:
-    """One step's figures: the loss to minimise, a projection [B, D] to observe, named parts to log."""
+
+class MethodOutput(NamedTuple):
+    """One step's figures: the loss to minimise, a projection [B, D] to observe, named parts to log.
+
+    A tuple, since Lightning Fabric looks into what a network returns and refuses frozen dataclasses.
+    """
 
     loss: Tensor
     projection: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Tensor] = {}  # noqa: RUF012
 
 
 class Method(nn.Module):
     """A network that is called with two batches of views and returns a :class:`MethodOutput`."""
 
-    backbone: nn.Module
+    backbone: Backbone
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """x0, x1: float [B, C, H, W], row i of one and of the other from the same image."""

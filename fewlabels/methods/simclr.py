@@ -8,23 +8,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.methods.base import Method, MethodOutput
+from fewlabels.models.backbones import Backbone
 from fewlabels.optimizers import OptimizerSettings, without_decay
+from fewlabels.parallel import gathered, rank
 
 
 def nt_xent(z0: Tensor, z1: Tensor, temperature: float = 0.5) -> Tensor:
-    """Normalised temperature-scaled cross entropy (eq. 1), averaged over all 2B rows.
+    """Normalised temperature-scaled cross entropy (eq. 1), averaged over this process's 2b rows.
 
     Args:
-        z0: projections [B, D] of one view of each image.
+        z0: projections [b, D] of one view of each image.
         z1: projections of the other view: row i is the positive of row i of ``z0``, and the other
-            2B - 2 rows are its negatives.
+            2B - 2 rows are its negatives, where B is the batch of all processes together.
         temperature: tau > 0.
     """
-    z = F.normalize(torch.cat([z0, z1]), dim=1)
-    similarity = z @ z.T / temperature  # [2B, 2B]
-    similarity = similarity.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
-    positive = torch.arange(len(z), device=z.device).roll(len(z0))
-    return F.cross_entropy(similarity, positive)
+    z0, z1 = F.normalize(z0, dim=1), F.normalize(z1, dim=1)
+    everyone = torch.cat([gathered(z0), gathered(z1)])  # [2B, D]
+    similarity = torch.cat([z0, z1]) @ everyone.T / temperature  # [2b, 2B]
+    first = torch.arange(len(z0), device=z0.device) + rank() * len(z0)
+    second = first + len(everyone) // 2
+    itself = torch.cat([first, second])[:, None]
+    similarity = similarity.scatter(1, itself, -torch.inf)
+    return F.cross_entropy(similarity, torch.cat([second, first]))
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class SimCLRSettings:
 class SimCLR(Method):
     """SimCLR with a two-layer projector g(h) = W2 relu(W1 h), batch norm between (section 2.1)."""
 
-    def __init__(self, backbone: nn.Module, num_features: int, settings: SimCLRSettings | None = None) -> None:
+    def __init__(self, backbone: Backbone, num_features: int, settings: SimCLRSettings | None = None) -> None:
         super().__init__()
         settings = settings or SimCLRSettings()
         self.temperature = settings.temperature

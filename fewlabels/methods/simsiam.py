@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.methods.base import Method, MethodOutput
+from fewlabels.models.backbones import Backbone
 from fewlabels.optimizers import OptimizerSettings
 
 
@@ -29,7 +30,7 @@ class SimSiamSettings:
 class SimSiam(Method):
     """SimSiam in the tutorial's form: no projector, predictor D -> hidden -> D with one batch norm."""
 
-    def __init__(self, backbone: nn.Module, num_features: int, settings: SimSiamSettings | None = None) -> None:
+    def __init__(self, backbone: Backbone, num_features: int, settings: SimSiamSettings | None = None) -> None:
         super().__init__()
         hidden = (settings or SimSiamSettings()).predictor_hidden
         self.backbone = backbone

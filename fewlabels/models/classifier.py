@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fewlabels.models.backbones import BACKBONES
+from fewlabels.models.backbones import make_backbone
 from fewlabels.seeding import seeded
 
 
@@ -23,7 +23,7 @@ class Classifier(nn.Module):
         self.backbone_name = backbone
         self.class_names = tuple(class_names)
         with seeded(seed, "init"):
-            self.backbone = BACKBONES[backbone](channels)
+            self.backbone = make_backbone(backbone, channels)
             self.head = nn.Sequential(
                 nn.Linear(self.backbone.num_features, 32),
                 nn.ReLU(),

@@ -14,10 +14,15 @@ from fewlabels.models.backbones import BACKBONES
 from fewlabels.models.classifier import Classifier
 
 
+def weights_bytes(module: nn.Module, about: dict[str, str]) -> bytes:
+    """A module's state as the content of a safetensors file; ``about`` says what it is."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return save(tensors, metadata=about)
+
+
 def save_weights(module: nn.Module, path: Path, about: dict[str, str]) -> None:
     """Write a module's state whole; ``about`` says what it is."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    write_bytes(path, save(tensors, metadata=about))
+    write_bytes(path, weights_bytes(module, about))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,0 +1,60 @@
+"""A .npy file larger than memory: only the images of one batch are ever in it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fewlabels.data.source import UNLABELLED, Indices
+from fewlabels.errors import InputError
+
+
+class NpySource:
+    """An unlabelled :class:`~fewlabels.data.source.ImageSource` over a .npy file.
+
+    Args:
+        path: uint8 [N, H, W] or [N, C, H, W], as ``numpy.save`` writes it.
+
+    Raises:
+        InputError: if the file is missing, torn, or of another type or shape.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file. Pass fashion-mnist or a .npy file of uint8 images.")
+        try:
+            whole = np.lib.format.open_memmap(path, mode="r")
+        except (ValueError, OSError, EOFError):
+            raise InputError(f"{path}: not a whole .npy file of numbers. Write it with numpy.save.") from None
+        if whole.dtype != np.uint8:
+            raise InputError(f"{path}: pixels are {whole.dtype}, not uint8. Convert them to 0..255 first.")
+        if whole.ndim not in (3, 4) or min(whole.shape) < 1:
+            raise InputError(f"{path}: shape {whole.shape} is not [N, H, W] or [N, C, H, W].")
+        if not whole.flags.c_contiguous:
+            raise InputError(f"{path}: stored in Fortran order. Save numpy.ascontiguousarray(images) instead.")
+        self.path = path
+        self.name = str(path)
+        self.class_names: tuple[str, ...] = ()
+        self._offset = int(whole.offset)
+        self._stored = whole.shape
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        *channels, height, width = self._stored[1:]
+        return (channels[0] if channels else 1), height, width
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.full(len(self), UNLABELLED, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._stored[0])
+
+    def read(self, indices: Indices) -> torch.Tensor:
+        """The images at these positions, uint8 [B, C, H, W]."""
+        if isinstance(indices, torch.Tensor):
+            indices = indices.numpy()
+        # Mapped anew each time: pages of a map that stays open count as this process's memory until all are in it.
+        mapped = np.memmap(self.path, np.uint8, "r", self._offset, self._stored)
+        images = torch.from_numpy(np.array(mapped[indices]))
+        return images[:, None] if images.dim() == 3 else images

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewlabels.data.npy import NpySource
+from fewlabels.data.source import ArraySource, fingerprint
+from fewlabels.errors import InputError
+
+
+@pytest.mark.parametrize("shape", [(10, 4, 5), (10, 3, 4, 5)])
+def test_it_reads_what_an_array_in_memory_holds(shape, tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    source, memory = NpySource(tmp_path / "a.npy"), ArraySource(images, None, ())
+    assert source.shape == memory.shape
+    assert len(source) == 10
+    assert (source.labels == -1).all()
+    for indices in (slice(2, 5), torch.tensor([7, 0, 7]), np.array([3])):
+        assert torch.equal(source.read(indices), memory.read(indices))
+    assert fingerprint(source) == fingerprint(memory)
+
+
+def test_the_fingerprint_tells_data_apart(tmp_path: Path):
+    images = np.zeros((10, 4, 5), dtype=np.uint8)
+    before = fingerprint(ArraySource(images, None, ()))
+    images[3, 1, 1] = 1
+    assert fingerprint(ArraySource(images, None, ())) != before
+
+
+def save(array: np.ndarray):
+    return lambda path: np.save(path, array)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_bytes(b"\x93NUMPY torn"), "not a whole .npy file"),
+        (lambda path: path.write_bytes(b""), "not a whole .npy file"),
+        (save(np.zeros((3, 4, 5), np.float32)), "pixels are float32, not uint8"),
+        (save(np.zeros((3, 4), np.uint8)), r"shape \(3, 4\) is not"),
+        (save(np.asfortranarray(np.zeros((3, 4, 5), np.uint8))), "Fortran order"),
+        (save(np.array([object()])), "not a whole .npy file"),
+    ],
+)
+def test_another_file_is_refused(write, words, tmp_path: Path):
+    write(tmp_path / "a.npy")
+    with pytest.raises(InputError, match=words):
+        NpySource(tmp_path / "a.npy")
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.zeros((30, 4, 5), np.uint8))
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content[:-1])
+    with pytest.raises(InputError, match=r"not a whole .npy file"):
+        NpySource(tmp_path / "a.npy")

@@ -1,0 +1,67 @@
+"""What two processes compute together is what one computes alone, gradients included."""
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from fewlabels.methods.simclr import nt_xent
+from fewlabels.parallel import gathered, synchronised
+
+ROWS = 6
+
+
+def parts(seed: int, *shape: int) -> Tensor:
+    return torch.randn(ROWS, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def network() -> nn.Sequential:
+    norms = nn.Sequential(nn.BatchNorm2d(3, dtype=torch.float64), nn.Flatten(), nn.BatchNorm1d(12, dtype=torch.float64))
+    with torch.no_grad():
+        for parameter in norms.parameters():
+            parameter.copy_(torch.linspace(0.5, 1.5, len(parameter)))
+    return norms
+
+
+def one_of_two(rank: int, store: str, alone: dict[str, Tensor]) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    mine = slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
+    x = parts(0, 3, 2, 2)[mine].requires_grad_()
+    norms = synchronised(network(), torch.device("cpu"))
+    y = norms(x)
+    (y * parts(1, 12)[mine]).sum().backward()
+    torch.testing.assert_close(y, alone["y"][mine])
+    torch.testing.assert_close(x.grad, alone["x.grad"][mine])
+    for name, value in norms.state_dict().items():
+        torch.testing.assert_close(value, alone[name])
+    gradient = norms[0].weight.grad.clone()
+    dist.all_reduce(gradient)
+    torch.testing.assert_close(gradient, alone["weight.grad"])
+
+    z = parts(2, 4)[mine].requires_grad_()
+    loss = nt_xent(z, parts(3, 4)[mine])
+    loss.backward()
+    whole = loss.detach().clone()
+    dist.all_reduce(whole)
+    torch.testing.assert_close(whole / 2, alone["loss"])
+    torch.testing.assert_close(z.grad / 2, alone["z.grad"][mine])
+    torch.testing.assert_close(gathered(parts(2, 4)[mine]), parts(2, 4))
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_norms_losses_and_gradients_of_one(tmp_path):
+    x, norms = parts(0, 3, 2, 2).requires_grad_(), network()
+    y = norms(x)
+    (y * parts(1, 12)).sum().backward()
+    z = parts(2, 4).requires_grad_()
+    loss = nt_xent(z, parts(3, 4))
+    loss.backward()
+    alone = {"y": y, "x.grad": x.grad, "weight.grad": norms[0].weight.grad, "loss": loss, "z.grad": z.grad}
+    alone = {name: value.detach() for name, value in {**alone, **norms.state_dict()}.items()}
+    mp.spawn(one_of_two, (str(tmp_path / "store"), alone), nprocs=2)
+
+
+def test_alone_nothing_is_replaced():
+    norms = network()
+    assert synchronised(norms, torch.device("cpu")) is norms
+    assert type(norms[0]) is nn.BatchNorm2d

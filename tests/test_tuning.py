@@ -1,0 +1,47 @@
+import time
+
+from fewlabels.tuning import SHARE, Choice, fastest
+
+START = Choice(threads=2)
+CHANGES = [{"channels_last": True}, {"prefetch": True}, {"threads": 1}]
+
+
+def paced(pace):
+    """A run whose steps take as long as ``pace`` says, without taking it."""
+    return lambda choice, steps: pace(choice)
+
+
+def test_what_is_faster_is_kept_and_what_is_not_is_not():
+    def pace(choice: Choice) -> float:
+        return 0.01 * (0.8 if choice.channels_last else 1) * (1.1 if choice.prefetch else 1) * choice.threads
+
+    choice, _ = fastest(paced(pace), START, 10**6, CHANGES)
+    assert choice == Choice(threads=1, channels_last=True)
+
+
+def test_what_is_as_fast_is_left():
+    assert fastest(paced(lambda choice: 0.01), START, 10**6, CHANGES)[0] == START
+
+
+def test_a_short_run_is_not_tried():
+    def never(choice, steps):
+        raise AssertionError
+
+    assert fastest(never, START, 399, CHANGES) == (START, 0.0)
+
+
+def test_a_trial_breaks_off_at_its_share_of_the_run():
+    def slow(choice: Choice, steps: int) -> float:
+        if choice.channels_last:
+            time.sleep(60)
+        return 0.02
+
+    total = 1000
+    choice, seconds = fastest(slow, START, total, CHANGES)
+    assert choice == START
+    assert seconds < SHARE * total * 0.02 + 1
+
+
+def test_a_choice_says_what_it_is():
+    assert str(Choice(1)) == "1 thread, not compiled"
+    assert str(Choice(2, True, True, True)) == "2 threads, channels last, prefetching, compiled"
