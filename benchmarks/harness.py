@@ -24,6 +24,12 @@ class ResultFile:
         """Whether a row with these values is there."""
         return any(all(row[name] == key[name] for name in self.keys) for row in self.rows)
 
+    def replace(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows that were measured together, in the place of those with the same keys; written at once."""
+        known = [{name: row[name] for name in self.keys} for row in rows]
+        self.rows = [row for row in self.rows if {name: row[name] for name in self.keys} not in known] + rows
+        write_json(self.path, {**self.head, "rows": self.rows})
+
     def add(self, row: dict[str, Any]) -> None:
         """Add a row, or leave the one that is there; written at once."""
         if not self.has(**row):

@@ -173,7 +173,12 @@ class Pretraining:
         self._compiled: Any = None
 
     def go(self) -> None:
-        """The loop."""
+        """Train to the end."""
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Iterator[int]:
+        """The loop; gives each step's number when it is done."""
         # The first process sets damaged ones aside before the others look.
         self._by_first(self._newest)
         kept = self._newest()
@@ -188,18 +193,18 @@ class Pretraining:
                 step += 1
                 epoch, into_epoch = divmod(step, self.per_epoch)
                 milestone = not into_epoch and epoch in self.settings.keep_epochs
-                if len(losses) < self._read_every and not milestone and step < self.total:
-                    continue
-                self._observe(losses, step)
-                if milestone:
-                    self._by_first(partial(self._keep, epoch))
-                overdue = time.perf_counter() - saved >= self.engine.checkpoint_seconds
-                stop, save = self._agreed(wish.asked, overdue)
-                if stop or save or step == self.total:
-                    self._by_first(partial(self._checkpoint, step))
-                    saved = time.perf_counter()
-                if stop and step < self.total:
-                    raise KeyboardInterrupt(f"step {step:,} of {self.total:,}")
+                if len(losses) >= self._read_every or milestone or step == self.total:
+                    self._observe(losses, step)
+                    if milestone:
+                        self._by_first(partial(self._keep, epoch))
+                    overdue = time.perf_counter() - saved >= self.engine.checkpoint_seconds
+                    stop, save = self._agreed(wish.asked, overdue)
+                    if stop or save or step == self.total:
+                        self._by_first(partial(self._checkpoint, step))
+                        saved = time.perf_counter()
+                    if stop and step < self.total:
+                        raise KeyboardInterrupt(f"step {step:,} of {self.total:,}")
+                yield step
         self._by_first(partial(self._save_result, self.folder))
 
     def train_step(self, step: int, pairs: Iterator[tuple[Tensor, Tensor]]) -> Tensor:

@@ -1,0 +1,163 @@
+"""Images per second of one SimSiam step: ours, the tutorial's, lightly's, and the floor under all of them.
+
+All are measured in turn, round after round, in one process; the figure is the median round. Ratios mean something only
+within one run, so that a run replaces the rows of the one before.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from benchmarks.harness import RESULTS, ResultFile
+from benchmarks.rivals import Run, article, lightly, timed
+from fewlabels.data.fashion_mnist import fashion_mnist
+from fewlabels.data.source import ArraySource, ImageSource
+from fewlabels.observe import Observer
+from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
+from fewlabels.views.recipes import RECIPES
+
+COMMAND = "make benchmark-speed"
+THREADS = torch.get_num_threads()
+
+
+def ours(source: ImageSource, views: str, settings: PretrainSettings, folder: Path, say: Observer) -> Run:
+    """The loop itself, with its trial, its checkpoints and its loss curve."""
+    run = Pretraining(source, RECIPES[views], settings, folder, 0, say, Engine())
+    steps = run.steps()
+    next(steps)
+    inner = timed(lambda: next(steps))
+
+    def with_its_threads(count: int) -> float:
+        torch.set_num_threads(run.choice.threads)
+        return inner(count)
+
+    return with_its_threads
+
+
+def floor(settings: PretrainSettings, shape: tuple[int, int, int], compiled: bool, channels_last: bool) -> Run:
+    """Forward, backward and update on two batches of views that are always the same."""
+    network = build_method(settings, shape[0], 0).train()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network.to(memory_format=layout)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-5)
+    x0, x1 = (torch.rand(settings.batch_size or 256, *shape).contiguous(memory_format=layout) for _ in range(2))
+    model = torch.compile(network) if compiled else network
+
+    def step() -> None:
+        model(x0, x1).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return timed(step)
+
+
+def in_turn(arms: dict[str, Run], rounds: int, steps: int, warmup: int) -> dict[str, list[float]]:
+    """Seconds of every arm in every round, A B A B; each begins a round with steps that are not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(rounds):
+        for name, run in arms.items():
+            torch.set_num_threads(THREADS)
+            run(warmup)
+            seconds[name].append(run(steps))
+    return seconds
+
+
+def article_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
+    """The arms with the tutorial's network."""
+    source = fashion_mnist().train
+    settings = PretrainSettings("simsiam", 100, batch_size=256)
+    return {
+        "ours": lambda: ours(source, "gray-small", settings, folder, Observer("ours", None, console)),
+        "article": lambda: article(source, 256),
+        "lightly-workers-0": lambda: lightly(source, 256, 0),
+        "lightly-workers-2": lambda: lightly(source, 256, 2),
+        "floor-eager": lambda: floor(settings, source.shape, False, False),
+        "floor-eager-channels-last": lambda: floor(settings, source.shape, False, True),
+        "floor-compiled": lambda: floor(settings, source.shape, True, False),
+        "floor-compiled-channels-last": lambda: floor(settings, source.shape, True, True),
+    }
+
+
+def resnet_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
+    """ResNet-18 on images of CIFAR-10's shape, two recipes."""
+    images = np.random.default_rng(0).integers(0, 256, (12_800, 3, 32, 32), dtype=np.uint8)
+    source = ArraySource(images, None, ())
+    settings = PretrainSettings("simsiam", 1, backbone="resnet18", batch_size=64)
+
+    def with_views(views: str) -> Callable[[], Run]:
+        return lambda: ours(source, views, settings, folder / views, Observer(views, None, console))
+
+    return {
+        "ours, rgb-small": with_views("rgb-small"),
+        "ours, randaugment": with_views("randaugment"),
+        "floor-eager": lambda: floor(settings, source.shape, False, False),
+        "floor-eager-channels-last": lambda: floor(settings, source.shape, False, True),
+    }
+
+
+def measured(
+    arms: dict[str, Callable[[], Run]], backbone: str, batch: int, rounds: int, steps: int, warmup: int
+) -> list[dict[str, Any]]:
+    """A row an arm; of lightly's two only the faster."""
+    ready = {}
+    for name, make in arms.items():
+        print(f"{backbone}: preparing {name}", flush=True)
+        ready[name] = make()
+        torch.set_num_threads(THREADS)
+        ready[name](2)
+    print(f"{backbone}: {rounds} rounds", flush=True)
+    began = time.perf_counter()
+    seconds = in_turn(ready, rounds, steps, warmup)
+    print(f"{backbone}: measured in {time.perf_counter() - began:.0f} s", flush=True)
+    rates = {name: [batch * steps / s for s in of_arm] for name, of_arm in seconds.items()}
+    if "lightly-workers-0" in rates:
+        best = max(("lightly-workers-0", "lightly-workers-2"), key=lambda name: median(rates[name]))
+        rates["lightly"], seconds["lightly"] = rates[best], seconds[best]
+    return [
+        {
+            "what": name,
+            "backbone": backbone,
+            "batch": batch,
+            "images_per_second": round(median(rates[name]), 1),
+            "repeats": rounds,
+            "rounds": [round(rate, 1) for rate in rates[name]],
+            "seed": 0,
+            "seconds": round(sum(seconds[name]), 1),
+        }
+        for name in rates
+    ]
+
+
+def main() -> None:
+    """Measure, write, and print the three ratios."""
+    file = ResultFile("pretrain_speed", COMMAND, keys=("what", "backbone", "batch"))
+    with tempfile.TemporaryDirectory() as folder:
+        console = Console()
+        file.replace(measured(article_arms(Path(folder), console), "article", 256, rounds=7, steps=25, warmup=3))
+        file.replace(measured(resnet_arms(Path(folder), console), "resnet18", 64, rounds=3, steps=3, warmup=1))
+    print(ratios(file.rows))
+
+
+def ratios(rows: list[dict[str, Any]]) -> str:
+    """What the tutorial's network gives, as lines of text."""
+    rate = {row["what"]: row["images_per_second"] for row in rows if row["backbone"] == "article"}
+    lines = [f"{name:30} {value:8,.0f} img/s  ours is {rate['ours'] / value:.2f} of it" for name, value in rate.items()]
+    fastest = max(rate["floor-eager"], rate["floor-compiled"])
+    lines += [
+        f"ours / article          {rate['ours'] / rate['article']:.2f} (wanted: 1.4)",
+        f"ours / lightly          {rate['ours'] / rate['lightly']:.2f} (wanted: 2.5)",
+        f"ours / fastest floor    {rate['ours'] / fastest:.2f} (wanted: 0.93)",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(f"{RESULTS / 'pretrain_speed.json'}")
+    main()

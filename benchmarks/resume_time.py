@@ -1,0 +1,48 @@
+"""Seconds until the first step is done, of a new run and of one that is resumed; and those that a checkpoint takes."""
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from benchmarks.harness import ResultFile
+from fewlabels.data.fashion_mnist import fashion_mnist
+from fewlabels.observe import Observer
+from fewlabels.pretrain import Engine, Pretraining, PretrainSettings
+from fewlabels.views.recipes import RECIPES
+
+ROUNDS = 7
+
+
+def main() -> None:
+    """Measure what has no row yet."""
+    file = ResultFile("resume_time", "make benchmark-speed", keys=("what", "backbone"))
+    source = fashion_mnist().train
+    for backbone in ("article", "resnet18"):
+        if file.has(what="resume", backbone=backbone):
+            continue
+        settings = PretrainSettings("simsiam", 1, backbone=backbone, batch_size=64)
+        seconds: dict[str, list[float]] = {"start": [], "checkpoint": [], "resume": []}
+        for _ in range(ROUNDS):
+            with tempfile.TemporaryDirectory() as name:
+                for what in ("start", "resume"):
+                    began = time.perf_counter()
+                    run = Pretraining(
+                        source, RECIPES["gray-small"], settings, Path(name), 0, Observer(""), Engine(tune=False)
+                    )
+                    steps = run.steps()
+                    step = next(steps)
+                    seconds[what].append(time.perf_counter() - began)
+                    if what == "start":
+                        began = time.perf_counter()
+                        run._checkpoint(step)
+                        seconds["checkpoint"].append(time.perf_counter() - began)
+                    steps.close()
+        for what, each in seconds.items():
+            row = {"what": what, "backbone": backbone, "seconds": round(median(each), 3), "repeats": ROUNDS, "seed": 0}
+            file.add(row)
+            print(backbone, what, row["seconds"], "s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

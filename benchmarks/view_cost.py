@@ -1,0 +1,73 @@
+"""Milliseconds that one view of a batch takes, by recipe: ours, torchvision's v2, kornia, and beside them one step."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import ResultFile
+from benchmarks.pretrain_speed import floor
+from benchmarks.rivals import kornia_views, torchvision_views
+from fewlabels.data.fashion_mnist import fashion_mnist
+from fewlabels.pretrain import PretrainSettings
+from fewlabels.views.recipes import RECIPES
+
+ROUNDS = 7
+
+
+def main() -> None:
+    """Measure the recipes that have no row yet."""
+    file = ResultFile("view_cost", "make benchmark-speed", keys=("recipe", "library"))
+    gray = fashion_mnist().train.read(slice(256))
+    shapes = {"gray-small": gray, "randaugment": gray, "rgb-small": _noise(256, 32), "imagenet": _noise(32, 224)}
+    for recipe, images in shapes.items():
+        if file.has(recipe=recipe, library="ours"):
+            continue
+        size = (images.shape[2], images.shape[3])
+        arms: dict[str, Callable[[], object]] = {
+            "ours": partial(_own_view, recipe, images),
+            "torchvision": partial(torchvision_views(recipe, size), images),
+            "kornia": partial(kornia_views(recipe, size), images),
+        }
+        if images is gray:
+            run = floor(PretrainSettings("simsiam", 1, batch_size=256), (1, 28, 28), compiled=True, channels_last=False)
+            arms["one compiled step of the article's network"] = partial(run, 1)
+        cost = _milliseconds(arms)
+        for name, each in cost.items():
+            row = {"recipe": recipe, "library": name, "batch": len(images), "shape": list(images.shape[1:])}
+            figures = {"milliseconds": round(median(each), 2), "repeats": ROUNDS}
+            file.add({**row, **figures, "seed": 0, "seconds": round(sum(each) / 1000, 2)})
+            print(row["recipe"], name, figures["milliseconds"], "ms", flush=True)
+        if images is gray:
+            step = 2 * median(cost["ours"]) + median(cost["one compiled step of the article's network"])
+            print(
+                f"{recipe}: two views are {200 * median(cost['ours']) / step:.1f}% of the step with them (at most 10)"
+            )
+
+
+def _own_view(recipe: str, images: Tensor) -> Tensor:
+    return RECIPES[recipe](images, (0, "cost", time.perf_counter_ns()))
+
+
+def _noise(batch: int, size: int) -> Tensor:
+    return torch.randint(0, 256, (batch, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def _milliseconds(arms: dict[str, Callable[[], object]], calls: int = 3) -> dict[str, list[float]]:
+    """Of one call, in every round; arms in turn, after one call each that is not counted."""
+    cost: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(ROUNDS):
+        for name, view in arms.items():
+            view()
+            began = time.perf_counter()
+            for _ in range(calls):
+                view()
+            cost[name].append((time.perf_counter() - began) * 1000 / calls)
+    return cost
+
+
+if __name__ == "__main__":
+    main()
