@@ -37,7 +37,7 @@ def main() -> None:
                         began = time.perf_counter()
                         run._checkpoint(step)
                         seconds["checkpoint"].append(time.perf_counter() - began)
-                    steps.close()
+                    del steps
         for what, each in seconds.items():
             row = {"what": what, "backbone": backbone, "seconds": round(median(each), 3), "repeats": ROUNDS, "seed": 0}
             file.add(row)

@@ -182,10 +182,11 @@ def pretrain(
     """
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.data.npy import NpySource
+    from fewlabels.engine.run_folder import holds_run, read_choice
     from fewlabels.files import writable_folder, write_json
     from fewlabels.observe import Observer, make_logger
     from fewlabels.parallel import is_first_process
-    from fewlabels.pretrain import Engine, PretrainSettings, folder_holds_run, read_engine
+    from fewlabels.pretrain import Engine, PretrainSettings
     from fewlabels.pretrain import pretrain as run_pretrain
     from fewlabels.records import provenance
     from fewlabels.views.recipes import RECIPES
@@ -197,7 +198,7 @@ def pretrain(
     torch_device = _device(device)
     first = is_first_process()
     console = Console(quiet=not first)
-    if folder_holds_run(out) and not resume:
+    if holds_run(out) and not resume:
         raise InputError(f"{out}: holds a run. Add --resume to go on with it, or choose another folder with --out.")
     if resume and not out.is_dir():
         raise InputError(f"{out}: no run to go on with. Leave out --resume, or name the run's folder with --out.")
@@ -226,7 +227,12 @@ def pretrain(
         log.close()
     if not first:
         return
-    about = {"decided": asdict(settings), "seed": seed, "views": str(RECIPES[recipe]), "engine": read_engine(out)}
+    about = {
+        "decided": asdict(settings),
+        "seed": seed,
+        "views": str(RECIPES[recipe]),
+        "engine": asdict(read_choice(out)),
+    }
     seconds = round(observer.seconds, 1)
     curve = asdict(observer.curve)
     figures = {"data": source.name, "images": len(source), "seconds": seconds, "curve": curve}

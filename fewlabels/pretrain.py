@@ -3,14 +3,12 @@
 import io
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -18,87 +16,32 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fewlabels.checkpoints import newest_checkpoint, write_checkpoint
-from fewlabels.data.order import batches, steps_per_epoch
 from fewlabels.data.source import ImageSource, fingerprint
+from fewlabels.engine import run_folder
+from fewlabels.engine.checkpoints import newest_checkpoint, write_checkpoint
+from fewlabels.engine.interrupts import stop_wish
+from fewlabels.engine.pairs import Pairs, Views
+from fewlabels.engine.prefetch import prefetched
+from fewlabels.engine.settings import Engine, PretrainSettings
+from fewlabels.engine.tuning import Choice, can_compile, fastest
 from fewlabels.errors import InputError
 from fewlabels.files import write_json, written_whole
-from fewlabels.interrupts import stop_wish
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.backbones import make_backbone
 from fewlabels.models.weights import load_exactly, save_backbone, save_weights, weights_bytes
 from fewlabels.observe import Observer
 from fewlabels.optimizers import cosine_with_warmup, set_rate
 from fewlabels.parallel import processes, rank, summed, synchronised
-from fewlabels.prefetch import prefetched
 from fewlabels.records import usable_cores
 from fewlabels.seeding import seed_from, seeded
-from fewlabels.tuning import Choice, can_compile, fastest
+
+__all__ = ["Engine", "PretrainSettings", "Pretraining", "build_method", "pretrain"]
 
 # Fabric tells of each precision it sets up; the user asked for it.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 LOSSES_READ_EVERY = 20
 """Steps between readings of the loss on an accelerator, which has to finish its queue for each."""
-
-
-class Views(Protocol):
-    """A random view of each image: uint8 [B, C, H, W] to float32 [B, C, H', W'], a function of its arguments alone."""
-
-    def __call__(self, images: Tensor, key: tuple[int | str, ...], first_row: int = 0) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """What is decided before pretraining, and decides its result."""
-
-    method: str
-    epochs: int
-    backbone: str = "article"
-    batch_size: int | None = None
-    """Images an optimizer step, over all processes; None: the method's own."""
-    lr: float | None = None
-    """Peak learning rate; None: the method's own."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: float = 0
-    accumulate: int = 1
-    """Parts that a batch is computed in; batch norm and the negatives of SimCLR see one part."""
-    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
-    ema: float = 0.0
-    """Decay of the running average of the backbone that is kept as the result; 0: the last weights are."""
-    drop_last: bool = True
-    """Leave out the incomplete batch at the end of an epoch."""
-    keep_epochs: tuple[int, ...] = ()
-    """Epochs after which the weights are also kept for good, in ``epoch-N/``."""
-
-    def __post_init__(self) -> None:
-        for name, fits, wanted in (
-            ("epochs", self.epochs >= 1, "1 or more"),
-            ("batch_size", self.batch_size is None or self.batch_size >= 2, "2 or more"),
-            ("lr", self.lr is None or 0 < self.lr < math.inf, "above 0"),
-            ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "0 or more, and at most the epochs"),
-            ("accumulate", self.accumulate >= 1, "1 or more"),
-            ("ema", 0 <= self.ema < 1, "0 or more, and less than 1"),
-        ):
-            if not fits:
-                raise InputError(f"{name} {getattr(self, name)}: must be {wanted}.")
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What a run is computed with."""
-
-    device: str = "cpu"
-    processes: int = 1
-    tune: bool = True
-    """Choose threads, memory format, prefetching and compilation by a trial; where there is one process."""
-    checkpoint_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if not self.checkpoint_seconds >= 0:
-            raise InputError(f"checkpoint_seconds {self.checkpoint_seconds}: must be 0 or more.")
-        if self.device == "cuda" and self.processes > torch.cuda.device_count():
-            raise InputError(f"processes {self.processes}: this machine has {torch.cuda.device_count()} GPUs.")
 
 
 def build_method(settings: PretrainSettings, channels: int, seed: int) -> Method:
@@ -131,7 +74,7 @@ def pretrain(
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the run is saved.
     """
     run = Pretraining(source, views, settings, folder, seed, observer, engine)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[run.fabric.device] if run.fabric.device.type == "cuda" else []):
         run.go()
     return run.method
 
@@ -149,7 +92,7 @@ class Pretraining:
         observer: Observer,
         engine: Engine,
     ) -> None:
-        self.source, self.views, self.settings, self.seed = source, views, settings, seed
+        self.source, self.settings, self.seed = source, settings, seed
         self.folder, self.observer, self.engine = folder, observer, engine
         if settings.precision == "bf16-mixed" and not _has_bfloat16(engine.device):
             raise InputError(f"precision bf16-mixed: {engine.device} computes no bfloat16 here. Choose 32-true.")
@@ -161,11 +104,14 @@ class Pretraining:
         )
         self.fabric.launch()
         self.method = build_method(settings, source.shape[0], seed).train()
-        self._check_views()
+        self._check_views(views)
         self.method = synchronised(self.method, self.fabric.device)
         self.method.to(self.fabric.device)
         self.batch_size = self._batch_size()
-        self.per_epoch = steps_per_epoch(len(source), self.batch_size, settings.drop_last)
+        self.pairs = Pairs(
+            source, views, seed, self.batch_size, settings.drop_last, settings.accumulate, self.fabric.device
+        )
+        self.per_epoch = self.pairs.per_epoch
         self.total = settings.epochs * self.per_epoch
         self.decided = {**asdict(settings), "seed": seed, "views": _named(views), "data": fingerprint(source)}
         self.decided = json.loads(json.dumps(self.decided))  # as it will be read back
@@ -186,7 +132,7 @@ class Pretraining:
         step = self._restore(*kept) if kept else 0
         losses: list[Tensor] = []
         saved = time.perf_counter()
-        pairs = self.pairs(step)
+        pairs = self.feed(step, self.total)
         with self.observer.watch(self.total, self.batch_size, first_step=step), stop_wish() as wish:
             while step < self.total:
                 losses.append(self.train_step(step, pairs))
@@ -209,7 +155,7 @@ class Pretraining:
 
     def train_step(self, step: int, pairs: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
         """One optimizer step on the next batch; returns its loss."""
-        torch.default_generator.manual_seed(seed_from(self.seed, "dropout", step, rank()))
+        torch.manual_seed(seed_from(self.seed, "dropout", step, rank()))  # of every device
         set_rate(self.optimizer, self._rate(step))
         total = torch.zeros((), device=self.fabric.device)
         parts = self.settings.accumulate
@@ -226,39 +172,16 @@ class Pretraining:
             self.ema.update_parameters(self.method.backbone)
         return total
 
-    def pairs(self, first_step: int, steps: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Two views of each part of each batch from a step on: this process's share of them."""
-        pairs = islice(self._pairs(first_step), None if steps is None else steps * self.settings.accumulate)
+    def feed(self, first: int, total: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The pairs from one step up to ``total``."""
+        pairs = self.pairs.from_step(first, total, self._layout)
         return prefetched(pairs) if self.choice.prefetch else pairs
-
-    def _pairs(self, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        first_epoch, skipped = divmod(first_step, self.per_epoch)
-        step = first_step
-        for epoch in range(first_epoch, self.settings.epochs):
-            order = batches(
-                len(self.source), self.batch_size, self.seed, "order", epoch, drop_last=self.settings.drop_last
-            )
-            for batch in islice(order, skipped, None):
-                first_row = 0
-                for part in batch.tensor_split(self.settings.accumulate * processes()):
-                    place = first_row // len(part) % processes()
-                    if place == rank():
-                        images = self.source.read(part).to(self.fabric.device)
-                        yield self._view(images, 0, step, first_row), self._view(images, 1, step, first_row)
-                    first_row += len(part)
-                step += 1
-            skipped = 0
-
-    def _view(self, images: Tensor, view: int, step: int, first_row: int) -> Tensor:
-        x = self.views(images, (self.seed, "view", view, step), first_row)
-        return x.contiguous(memory_format=torch.channels_last) if self.choice.channels_last else x
 
     def prepare(self, choice: Choice) -> None:
         """Make the network and a fresh optimizer ready to run in a certain way."""
         self.choice = choice
         torch.set_num_threads(choice.threads)
-        layout = torch.channels_last if choice.channels_last else torch.contiguous_format
-        self.method.to(memory_format=layout)
+        self.method.to(memory_format=self._layout)
         if choice.compile and self._compiled is None:
             self._compiled = torch.compile(self.method)
         self.model = self.fabric.setup_module(self._compiled if choice.compile else self.method)
@@ -272,9 +195,9 @@ class Pretraining:
 
     def _choice(self) -> Choice:
         """How to run the steps: as an earlier start of this run did, by a trial, or as torch does."""
-        kept = self.folder / "engine.json"
+        kept = run_folder.engine_file(self.folder)
         if self._agreed(kept.is_file())[0]:
-            return Choice(**read_engine(self.folder))
+            return run_folder.read_choice(self.folder)
         choice = Choice(torch.get_num_threads())
         if self.engine.processes > 1:
             choice = Choice(max(1, usable_cores() // self.engine.processes))
@@ -299,7 +222,7 @@ class Pretraining:
     def seconds_a_step(self, choice: Choice, steps: int) -> float:
         """Run two steps to warm up and then so many, in a certain way; what they learn is to be thrown away."""
         self.prepare(choice)
-        pairs = self.pairs(0, steps + 2)
+        pairs = self.feed(0, steps + 2)
         for step in range(2):
             self.train_step(step, pairs).item()
         began = time.perf_counter()
@@ -312,9 +235,9 @@ class Pretraining:
             return 1.0
         return cosine_with_warmup(step, self.total, round(self.settings.warmup_epochs * self.per_epoch))
 
-    def _check_views(self) -> None:
+    def _check_views(self, views: Views) -> None:
         """Whether the views suit these images and this backbone, before any work is done."""
-        size = tuple(self.views(self.source.read(slice(1)), (self.seed, "check")).shape[2:])
+        size = tuple(views(self.source.read(slice(1)), (self.seed, "check")).shape[2:])
         wanted = self.method.backbone.image_size
         if wanted is not None and size != (wanted, wanted):
             raise InputError(
@@ -327,12 +250,18 @@ class Pretraining:
         parts = self.settings.accumulate * self.engine.processes
         if len(self.source) < 2 * parts:
             raise InputError(f"{len(self.source)} images: pretraining needs at least {2 * parts} here. Add images.")
+        if parts > 1 and not self.settings.drop_last:
+            raise InputError(f"drop_last False: an incomplete batch cannot be cut into {parts} equal parts.")
         if size % parts or size < 2 * parts:
             raise InputError(
                 f"batch size {size}: cannot be cut into {parts} equal parts of at least 2 images "
                 f"({self.engine.processes} processes, {self.settings.accumulate} parts each). Choose a multiple."
             )
         return min(size, len(self.source) // parts * parts)
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        return torch.channels_last if self.choice.channels_last else torch.contiguous_format
 
     @property
     def _read_every(self) -> int:
@@ -370,10 +299,10 @@ class Pretraining:
         }
         if self.ema is not None:
             files["ema.safetensors"] = weights_bytes(self.ema, {"kind": "ema"})
-        write_checkpoint(self.folder / "checkpoints", step, files)
+        write_checkpoint(run_folder.checkpoints_folder(self.folder), step, files)
 
     def _newest(self) -> tuple[int, dict[str, bytes]] | None:
-        return newest_checkpoint(self.folder / "checkpoints", self.observer.say)
+        return newest_checkpoint(run_folder.checkpoints_folder(self.folder), self.observer.say)
 
     def _restore(self, step: int, files: dict[str, bytes]) -> int:
         state = json.loads(files["state.json"])
@@ -393,7 +322,7 @@ class Pretraining:
         return step
 
     def _keep(self, epoch: int) -> None:
-        with written_whole(kept_folder(self.folder, epoch)) as temporary:
+        with written_whole(run_folder.kept_folder(self.folder, epoch)) as temporary:
             temporary.mkdir()
             self._save_result(temporary)
 
@@ -402,28 +331,6 @@ class Pretraining:
         save_backbone(backbone, folder / "backbone.safetensors", self.settings.backbone)
         save_weights(self.method, folder / "method.safetensors", {"kind": "method", "method": self.settings.method})
         write_json(folder / "state.json", {"decided": self.decided, **self.observer.state()})
-
-
-def folder_holds_run(folder: Path) -> bool:
-    """Whether a pretraining was begun here and has something to go on from."""
-    return (folder / "backbone.safetensors").exists() or any((folder / "checkpoints").glob("step-*"))
-
-
-def read_engine(folder: Path) -> dict[str, Any]:
-    """How the steps of a run are computed: threads, memory format, prefetching, compilation."""
-    choice: dict[str, Any] = json.loads((folder / "engine.json").read_text())
-    return choice
-
-
-def kept_folder(folder: Path, epochs: int) -> Path:
-    """Where a pretraining keeps its weights after so many epochs, if it was asked to."""
-    return folder / f"epoch-{epochs}"
-
-
-def kept_state(folder: Path, epochs: int) -> dict[str, Any]:
-    """Loss curve and seconds of a pretraining up to there."""
-    state: dict[str, Any] = json.loads((kept_folder(folder, epochs) / "state.json").read_text())
-    return state
 
 
 def _has_bfloat16(device: str) -> bool:

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fewlabels.checkpoints import newest_checkpoint
 from fewlabels.data.fashion_mnist import FILES
+from fewlabels.engine.checkpoints import newest_checkpoint
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_classifier, save_backbone, save_classifier

@@ -8,10 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fewlabels"
 ROOMS = (
     ("errors",),
-    ("seeding", "records", "files", "interrupts", "parallel", "prefetch", "tuning"),
-    ("checkpoints", "data", "views", "observe", "optimizers"),
+    ("seeding", "records", "files", "parallel"),
+    ("data", "views", "observe", "optimizers"),
     ("models", "projection"),
-    ("methods",),
+    ("methods", "engine"),
     ("pretrain", "evaluate"),
     ("fit",),
     ("article", "report"),

@@ -14,12 +14,13 @@ import torch
 
 from fewlabels.article.views import randaugment
 from fewlabels.data.source import ArraySource
+from fewlabels.engine.run_folder import kept_folder
+from fewlabels.engine.tuning import Choice
 from fewlabels.errors import InputError
 from fewlabels.methods import METHODS
 from fewlabels.models.weights import read_weights
 from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method, kept_folder, pretrain
-from fewlabels.tuning import Choice
+from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method, pretrain
 from fewlabels.views.recipes import RECIPES
 
 SMALL = PretrainSettings("simsiam", 2, lr=0.01)
@@ -204,6 +205,12 @@ def test_prefetching_changes_no_bit(source, tmp_path: Path):
     assert same(plain, run(source, tmp_path / "ahead")[0])
 
 
+def test_a_damaged_engine_file_is_refused(source, tmp_path: Path):
+    (tmp_path / "engine.json").write_text('{"threads": 1, "colour": "red"}')
+    with pytest.raises(InputError, match=r"engine.json: damaged"):
+        run(source, tmp_path)
+
+
 def test_the_trial_teaches_the_network_nothing(source, tmp_path: Path):
     settings = replace(SMALL, epochs=1000)
     prepared = Pretraining(source, GRAY, settings, tmp_path, 0, Observer("simsiam"), Engine(tune=False))
@@ -221,7 +228,7 @@ def test_accumulated_parts_give_the_step_of_the_whole(source, tmp_path: Path):
         prepared.method.eval()
         prepared.prepare(Choice(torch.get_num_threads()))
         prepared.method.eval()
-        prepared.train_step(0, prepared.pairs(0))
+        prepared.train_step(0, prepared.feed(0, 1))
         return prepared.method.state_dict()
 
     whole, parts = step(1), step(3)
@@ -233,7 +240,7 @@ def test_the_running_average_is_what_it_says(source, tmp_path: Path):
     settings = replace(SMALL, epochs=1, ema=0.5)
     prepared = Pretraining(source, GRAY, settings, tmp_path, 0, Observer("simsiam"), Engine(tune=False))
     prepared.prepare(Choice(torch.get_num_threads()))
-    pairs, seen = prepared.pairs(0), []
+    pairs, seen = prepared.feed(0, 2), []
     for step in range(2):
         prepared.train_step(step, pairs)
         seen.append(next(prepared.method.backbone.parameters()).detach().clone())
@@ -283,6 +290,7 @@ def test_epochs_to_keep_are_those_of_a_shorter_run(source, tmp_path: Path):
         ({"ema": 1.0}, "ema 1.0: must be"),
         ({"warmup_epochs": 5}, "warmup_epochs 5: must be"),
         ({"accumulate": 301, "batch_size": 602}, "needs at least 602"),
+        ({"accumulate": 2, "drop_last": False}, "drop_last False: an incomplete batch cannot be cut into 2"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, words, source, tmp_path: Path):

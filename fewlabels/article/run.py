@@ -15,11 +15,12 @@ from fewlabels.article.arms import Arm, ArticlePlan, train_arm
 from fewlabels.article.summary import claims, simclr_against_simsiam, summarise
 from fewlabels.article.views import randaugment
 from fewlabels.data.source import ArraySource
+from fewlabels.engine.run_folder import kept_folder, kept_state
 from fewlabels.evaluate import evaluate, outputs
 from fewlabels.files import write_json
 from fewlabels.models.weights import load_exactly, read_weights, save_classifier
 from fewlabels.observe import Logger, Observer
-from fewlabels.pretrain import Engine, PretrainSettings, build_method, kept_folder, kept_state, pretrain
+from fewlabels.pretrain import Engine, PretrainSettings, build_method, pretrain
 from fewlabels.projection import umap_projection
 from fewlabels.records import provenance
 

@@ -52,9 +52,14 @@ class NpySource:
 
     def read(self, indices: Indices) -> torch.Tensor:
         """The images at these positions, uint8 [B, C, H, W]."""
-        if isinstance(indices, torch.Tensor):
-            indices = indices.numpy()
-        # Mapped anew each time: pages of a map that stays open count as this process's memory until all are in it.
-        mapped = np.memmap(self.path, np.uint8, "r", self._offset, self._stored)
-        images = torch.from_numpy(np.array(mapped[indices]))
-        return images[:, None] if images.dim() == 3 else images
+        rows = np.arange(*indices.indices(len(self))) if isinstance(indices, slice) else np.asarray(indices)
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"{self.path}: rows {rows.min()} to {rows.max()} of {len(self)}")
+        images = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        # Read, not mapped: a map's pages count as this process's memory, and a file cut short would kill it.
+        with self.path.open("rb", buffering=0) as file:
+            for image, row in zip(images, rows.tolist(), strict=True):
+                file.seek(self._offset + row * image.nbytes)
+                if file.readinto(image.data.cast("B")) < image.nbytes:
+                    raise InputError(f"{self.path}: ends before row {row}; it was cut while in use. Restore the file.")
+        return torch.from_numpy(images)

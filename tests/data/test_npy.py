@@ -22,6 +22,22 @@ def test_it_reads_what_an_array_in_memory_holds(shape, tmp_path: Path):
     assert fingerprint(source) == fingerprint(memory)
 
 
+def test_a_file_cut_short_while_in_use_is_noticed(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.zeros((30, 4, 5), np.uint8))
+    source = NpySource(tmp_path / "a.npy")
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-1])
+    assert len(source.read(slice(29))) == 29
+    with pytest.raises(InputError, match="ends before row 29"):
+        source.read(np.array([0, 29]))
+
+
+@pytest.mark.parametrize("row", [-1, 10])
+def test_a_row_that_is_not_there_is_refused(row, tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.zeros((10, 4, 5), np.uint8))
+    with pytest.raises(IndexError, match=r"rows .* of 10"):
+        NpySource(tmp_path / "a.npy").read(np.array([row]))
+
+
 def test_the_fingerprint_tells_data_apart(tmp_path: Path):
     images = np.zeros((10, 4, 5), dtype=np.uint8)
     before = fingerprint(ArraySource(images, None, ()))

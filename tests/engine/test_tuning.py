@@ -1,6 +1,6 @@
 import time
 
-from fewlabels.tuning import SHARE, Choice, fastest
+from fewlabels.engine.tuning import SHARE, Choice, fastest
 
 START = Choice(threads=2)
 CHANGES = [{"channels_last": True}, {"prefetch": True}, {"threads": 1}]

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from fewlabels.prefetch import prefetched
+from fewlabels.engine.prefetch import prefetched
 
 
 def test_the_same_items_in_the_same_order():

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fewlabels.checkpoints import newest_checkpoint, write_checkpoint
+from fewlabels.engine.checkpoints import newest_checkpoint, write_checkpoint
 from fewlabels.errors import InputError
 
 

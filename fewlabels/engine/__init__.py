@@ -1,0 +1,1 @@
+"""What the pretraining loop runs on: pairs of views, a trial of the machine, checkpoints, signals."""

@@ -1,0 +1,47 @@
+"""Where a pretraining keeps what, in its folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fewlabels.engine.tuning import Choice
+from fewlabels.errors import InputError
+
+
+def checkpoints_folder(folder: Path) -> Path:
+    """The checkpoints that a run goes on from."""
+    return folder / "checkpoints"
+
+
+def engine_file(folder: Path) -> Path:
+    """How its steps are computed: a start that goes on computes them so again."""
+    return folder / "engine.json"
+
+
+def kept_folder(folder: Path, epochs: int) -> Path:
+    """Its weights after so many epochs, if it was asked to keep them."""
+    return folder / f"epoch-{epochs}"
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a pretraining was begun here and has something to go on from."""
+    return (folder / "backbone.safetensors").exists() or any(checkpoints_folder(folder).glob("step-*"))
+
+
+def read_choice(folder: Path) -> Choice:
+    """Threads, memory format, prefetching and compilation of the run.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    file = engine_file(folder)
+    try:
+        return Choice(**json.loads(file.read_text()))
+    except (ValueError, TypeError):
+        raise InputError(f"{file}: damaged. Start anew in another folder with --out.") from None
+
+
+def kept_state(folder: Path, epochs: int) -> dict[str, Any]:
+    """Loss curve and seconds of a run up to there."""
+    state: dict[str, Any] = json.loads((kept_folder(folder, epochs) / "state.json").read_text())
+    return state

@@ -1,0 +1,62 @@
+"""What is decided before pretraining: what decides its result, and what it is computed with."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from fewlabels.errors import InputError
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """What decides the result, together with images, views and seed."""
+
+    method: str
+    epochs: int
+    backbone: str = "article"
+    batch_size: int | None = None
+    """Images an optimizer step, over all processes; None: the method's own."""
+    lr: float | None = None
+    """Peak learning rate; None: the method's own."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = 0
+    accumulate: int = 1
+    """Parts that a batch is computed in; batch norm and the negatives of SimCLR see one part."""
+    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    ema: float = 0.0
+    """Decay of the running average of the backbone that is kept as the result; 0: the last weights are."""
+    drop_last: bool = True
+    """Leave out the incomplete batch at the end of an epoch."""
+    keep_epochs: tuple[int, ...] = ()
+    """Epochs after which the weights are also kept for good, in ``epoch-N/``."""
+
+    def __post_init__(self) -> None:
+        for name, fits, wanted in (
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("batch_size", self.batch_size is None or self.batch_size >= 2, "2 or more"),
+            ("lr", self.lr is None or 0 < self.lr < math.inf, "above 0"),
+            ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "0 or more, and at most the epochs"),
+            ("accumulate", self.accumulate >= 1, "1 or more"),
+            ("ema", 0 <= self.ema < 1, "0 or more, and less than 1"),
+        ):
+            if not fits:
+                raise InputError(f"{name} {getattr(self, name)}: must be {wanted}.")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a run is computed with."""
+
+    device: str = "cpu"
+    processes: int = 1
+    tune: bool = True
+    """Choose threads, memory format, prefetching and compilation by a trial; where there is one process."""
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"checkpoint_seconds {self.checkpoint_seconds}: must be 0 or more.")
+        if self.device == "cuda" and self.processes > torch.cuda.device_count():
+            raise InputError(f"processes {self.processes}: this machine has {torch.cuda.device_count()} GPUs.")
