@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_FROM := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint benchmark benchmark-speed clean
 
 demo: $(VENV)/.run
 	$(BIN)/fewlabels article --quick --out runs/demo
@@ -22,9 +22,16 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Long: each row is kept as soon as it is measured, and rows that are there are skipped.
-benchmark: $(VENV)/.run
+benchmark: benchmark-speed
 	$(BIN)/python -m benchmarks.article
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.documents
+
+# Needs the libraries it measures against. The ratios of one run are measured together, anew each time.
+benchmark-speed: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.pretrain_speed
+	$(BIN)/python -m benchmarks.view_cost
+	$(BIN)/python -m benchmarks.resume_time
+	$(BIN)/python -m benchmarks.memory
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

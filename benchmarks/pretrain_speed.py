@@ -19,6 +19,7 @@ from benchmarks.harness import RESULTS, ResultFile
 from benchmarks.rivals import Run, article, lightly, timed
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import ArraySource, ImageSource
+from fewlabels.files import write_bytes
 from fewlabels.observe import Observer
 from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
 from fewlabels.views.recipes import RECIPES
@@ -74,7 +75,7 @@ def article_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]
     source = fashion_mnist().train
     settings = PretrainSettings("simsiam", 100, batch_size=256)
     return {
-        "ours": lambda: ours(source, "gray-small", settings, folder, Observer("ours", None, console)),
+        "ours": lambda: ours(source, "gray-small", settings, folder / "article", Observer("ours", None, console)),
         "article": lambda: article(source, 256),
         "lightly-workers-0": lambda: lightly(source, 256, 0),
         "lightly-workers-2": lambda: lightly(source, 256, 2),
@@ -89,10 +90,16 @@ def resnet_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
     """ResNet-18 on images of CIFAR-10's shape, two recipes."""
     images = np.random.default_rng(0).integers(0, 256, (12_800, 3, 32, 32), dtype=np.uint8)
     source = ArraySource(images, None, ())
-    settings = PretrainSettings("simsiam", 1, backbone="resnet18", batch_size=64)
+    settings = PretrainSettings("simsiam", 100, backbone="resnet18", batch_size=64)
 
     def with_views(views: str) -> Callable[[], Run]:
-        return lambda: ours(source, views, settings, folder / views, Observer(views, None, console))
+        def make() -> Run:
+            # What was chosen for the first recipe holds for the second.
+            for chosen in folder.glob("resnet18-*/engine.json"):
+                write_bytes(folder / f"resnet18-{views}" / chosen.name, chosen.read_bytes())
+            return ours(source, views, settings, folder / f"resnet18-{views}", Observer(views, None, console))
+
+        return make
 
     return {
         "ours, rgb-small": with_views("rgb-small"),

@@ -23,7 +23,7 @@ from fewlabels.engine.interrupts import stop_wish
 from fewlabels.engine.pairs import Pairs, Views
 from fewlabels.engine.prefetch import prefetched
 from fewlabels.engine.settings import Engine, PretrainSettings
-from fewlabels.engine.tuning import Choice, can_compile, fastest
+from fewlabels.engine.tuning import WARM_UP, Choice, can_compile, fastest
 from fewlabels.errors import InputError
 from fewlabels.files import write_json, written_whole
 from fewlabels.methods import METHODS, Method
@@ -220,10 +220,10 @@ class Pretraining:
         return choice
 
     def seconds_a_step(self, choice: Choice, steps: int) -> float:
-        """Run two steps to warm up and then so many, in a certain way; what they learn is to be thrown away."""
+        """Run steps to warm up and then so many, in a certain way; what they learn is to be thrown away."""
         self.prepare(choice)
-        pairs = self.feed(0, steps + 2)
-        for step in range(2):
+        pairs = self.feed(0, steps + WARM_UP)
+        for step in range(WARM_UP):
             self.train_step(step, pairs).item()
         began = time.perf_counter()
         for step in range(steps):

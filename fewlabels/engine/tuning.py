@@ -16,6 +16,10 @@ SHARE = 0.05
 GAIN = 1.03
 """A change is kept if it is faster by this factor."""
 STEPS = 5
+WARM_UP = 2
+"""Steps that are run before those that are timed."""
+STEPS_OF_A_CHANGE = (1 + WARM_UP) + 4 * (STEPS + WARM_UP)
+"""A first step, then two rounds against the best so far."""
 COMPILE_SECONDS = 15.0
 """Compilation is not begun with less time than this left for the trial."""
 
@@ -71,7 +75,7 @@ def fastest(
     """Try one change after another from ``start``, keep those that are faster, and stop in time.
 
     Args:
-        run_steps: runs so many training steps a certain way, the first of them to warm up; seconds a step.
+        run_steps: runs ``WARM_UP`` and then so many training steps a certain way; seconds a step.
         start: how it is run without a trial.
         total_steps: of the whole run, from which the trial's limit is taken.
         changes: fields of :class:`Choice` to try, cheapest first.
@@ -80,7 +84,7 @@ def fastest(
         The choice, and the seconds that choosing took.
     """
     began = time.perf_counter()
-    if total_steps * SHARE < 4 * STEPS:
+    if total_steps * SHARE < STEPS + WARM_UP + STEPS_OF_A_CHANGE:
         return start, 0.0
     best = start
     pace = run_steps(best, STEPS)
@@ -88,7 +92,7 @@ def fastest(
     for change in changes:
         candidate = replace(best, **change)  # type: ignore[arg-type]
         left = limit - (time.perf_counter() - began)
-        if left < (COMPILE_SECONDS if candidate.compile != best.compile else 0) + 4 * (STEPS + 2) * pace:
+        if left < (COMPILE_SECONDS if candidate.compile != best.compile else 0) + STEPS_OF_A_CHANGE * pace:
             continue
         try:
             with _at_most(left):

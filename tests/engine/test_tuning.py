@@ -27,7 +27,7 @@ def test_a_short_run_is_not_tried():
     def never(choice, steps):
         raise AssertionError
 
-    assert fastest(never, START, 399, CHANGES) == (START, 0.0)
+    assert fastest(never, START, 759, CHANGES) == (START, 0.0)
 
 
 def test_a_trial_breaks_off_at_its_share_of_the_run():

@@ -1,0 +1,179 @@
+"""Write the measured figures into README and docs, so that none is typed by hand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from benchmarks.harness import RESULTS
+from fewlabels.article.arms import ArticlePlan
+from fewlabels.article.summary import ArmSummary, claims, summarise
+from fewlabels.files import written_whole
+
+ROOT = Path(__file__).parent.parent
+SPEED_PLOT = ROOT / "docs" / "pretrain_speed.svg"
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a result file."""
+    found: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return found
+
+
+def table(head: str, align: str, lines: list[list[str]]) -> str:
+    """A Markdown table; ``align`` has l or r for each column."""
+    rule = "|".join({"l": "---", "r": "---:"}[side] for side in align)
+    return "\n".join([f"| {head} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def measured_arms() -> list[ArmSummary]:
+    """The arms of ``article.json``, in the tutorial's order."""
+    titles = {arm.name: arm.title for arm in ArticlePlan().arms(60_000)}
+    by_arm = {arm.arm: arm for arm in summarise([{**row, "title": titles[row["arm"]]} for row in rows("article")])}
+    return [by_arm[name] for name in titles]
+
+
+def article_table() -> str:
+    """What the tutorial's arms give."""
+    return table(
+        "arm | labels | epochs | pretraining epochs | macro-F1",
+        "lrrrr",
+        [
+            [arm.title, f"{arm.labels:,}", str(arm.epochs), str(arm.pretrain_epochs), arm.macro_f1_text]
+            for arm in measured_arms()
+        ],
+    )
+
+
+def article_claims() -> str:
+    """The tutorial's claims as a Markdown list."""
+    return "\n".join(f"- {claim}" for claim in claims(measured_arms(), quick=False))
+
+
+SPEED_TITLES = {
+    "ours": "fewlabels pretrain",
+    "floor-compiled": "floor: bare step, compiled",
+    "floor-compiled-channels-last": "floor: compiled, channels last",
+    "floor-eager": "floor: bare step, eager",
+    "floor-eager-channels-last": "floor: eager, channels last",
+    "article": "the tutorial's script",
+    "lightly": "lightly's pipeline",
+}
+
+
+def speeds() -> list[tuple[str, dict[str, Any]]]:
+    """Title and row of each arm with the tutorial's network, fastest first."""
+    of_article = {row["what"]: row for row in rows("pretrain_speed") if row["backbone"] == "article"}
+    named = [(title, of_article[what]) for what, title in SPEED_TITLES.items()]
+    return sorted(named, key=lambda pair: -pair[1]["images_per_second"])
+
+
+def speed_table() -> str:
+    """Images per second, and ours as a ratio."""
+    ours = next(row["images_per_second"] for _, row in speeds() if row["what"] == "ours")
+    return table(
+        "SimSiam, the tutorial's network, batch 256 | images/s | ours is so many times it",
+        "lrr",
+        [
+            [title, f"{row['images_per_second']:,.0f}", f"{ours / row['images_per_second']:.2f}"]
+            for title, row in speeds()
+        ],
+    )
+
+
+def resnet_table() -> str:
+    """ResNet-18 on RGB."""
+    found = [row for row in rows("pretrain_speed") if row["backbone"] == "resnet18"]
+    return table(
+        "SimSiam, ResNet-18, 32x32 RGB, batch 64 | images/s",
+        "lr",
+        [[row["what"], f"{row['images_per_second']:.1f}"] for row in found],
+    )
+
+
+def view_table() -> str:
+    """Milliseconds a view of a batch, by recipe and library."""
+    cost: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows("view_cost"):
+        cost.setdefault(row["recipe"], {})[row["library"]] = row
+    lines = []
+    for recipe, libraries in cost.items():
+        shape = [libraries["ours"]["batch"], *libraries["ours"]["shape"]]
+        each = [f"{libraries[name]['milliseconds']:.1f}" for name in ("ours", "kornia", "torchvision")]
+        lines.append([f"`{recipe}`", "x".join(map(str, shape)), *each])
+    return table("recipe | batch | ours, ms | kornia, ms | torchvision v2, ms", "llrrr", lines)
+
+
+def view_share() -> str:
+    """What the views cost of the step, as a sentence."""
+    cost = {row["library"]: row["milliseconds"] for row in rows("view_cost") if row["recipe"] == "gray-small"}
+    views = 2 * cost["ours"]
+    step = cost["one compiled step of the article's network"]
+    return f"Both `gray-small` views of a batch take {views / (views + step):.1%} of a step of the tutorial's network."
+
+
+def resume_table() -> str:
+    """Seconds to start, to resume, and of a checkpoint."""
+    seconds = {(row["backbone"], row["what"]): row["seconds"] for row in rows("resume_time")}
+    lines = [
+        [backbone, *(f"{seconds[backbone, what]:.2f}" for what in ("start", "resume", "checkpoint"))]
+        for backbone in ("article", "resnet18")
+    ]
+    head = "backbone | start to first step done, s | resume to first step done, s | one checkpoint, s"
+    return table(head, "lrrr", lines)
+
+
+def memory_table() -> str:
+    """Peak memory by number of images."""
+    lines = [[f"{row['images']:,}", f"{row['data_mib']:,.0f}", f"{row['peak_mib']:,.0f}"] for row in rows("memory")]
+    return table("images of 28x28 | the file, MiB | peak memory of the run, MiB", "rrr", lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "article table": article_table,
+    "article claims": article_claims,
+    "speed table": speed_table,
+    "resnet table": resnet_table,
+    "view table": view_table,
+    "view share": view_share,
+    "resume table": resume_table,
+    "memory table": memory_table,
+}
+
+
+def documents() -> list[Path]:
+    """README and the pages of docs."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def filled_in(text: str) -> str:
+    """A document with what stands between its marks written anew."""
+    for name, content in BLOCKS.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        if mark:
+            text = before + mark + content() + "\n" + rest[rest.index("<!-- end -->") :]
+    return text
+
+
+def plot_speed(path: Path) -> None:
+    """Bars of images per second with the range of the rounds; SVG that is the same for the same figures."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for place, (title, row) in enumerate(reversed(speeds())):
+        rate, rounds = row["images_per_second"], row["rounds"]
+        colour = "#4e79a7" if row["what"] == "ours" else "#bab0ac"
+        axis.barh(place, rate, color=colour, xerr=[[rate - min(rounds)], [max(rounds) - rate]], ecolor="#555555")
+        axis.text(rate / 50, place, title, va="center", color="white" if row["what"] == "ours" else "black", fontsize=9)
+    axis.set(yticks=[], xlabel="images per second: median of the rounds, with their range")
+    axis.spines[["top", "right"]].set_visible(False)
+    with rc_context({"svg.hashsalt": "fewlabels"}), written_whole(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    for page in documents():
+        page.write_text(filled_in(page.read_text()))
+    plot_speed(SPEED_PLOT)
