@@ -32,6 +32,7 @@ benchmark-speed: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.view_cost
 	$(BIN)/python -m benchmarks.resume_time
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.documents
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

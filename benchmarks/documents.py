@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks.harness import RESULTS
+from benchmarks.ratios import article_rows, ratio
 from fewlabels.article.arms import ArticlePlan
 from fewlabels.article.summary import ArmSummary, claims, summarise
 from fewlabels.files import written_whole
@@ -66,21 +67,18 @@ SPEED_TITLES = {
 
 def speeds() -> list[tuple[str, dict[str, Any]]]:
     """Title and row of each arm with the tutorial's network, fastest first."""
-    of_article = {row["what"]: row for row in rows("pretrain_speed") if row["backbone"] == "article"}
+    of_article = article_rows(rows("pretrain_speed"))
     named = [(title, of_article[what]) for what, title in SPEED_TITLES.items()]
     return sorted(named, key=lambda pair: -pair[1]["images_per_second"])
 
 
 def speed_table() -> str:
     """Images per second, and ours as a ratio."""
-    ours = next(row["images_per_second"] for _, row in speeds() if row["what"] == "ours")
+    by_arm = article_rows(rows("pretrain_speed"))
     return table(
         "SimSiam, the tutorial's network, batch 256 | images/s | ours is so many times it",
         "lrr",
-        [
-            [title, f"{row['images_per_second']:,.0f}", f"{ours / row['images_per_second']:.2f}"]
-            for title, row in speeds()
-        ],
+        [[title, f"{row['images_per_second']:,.0f}", f"{ratio(by_arm, row['what']):.2f}"] for title, row in speeds()],
     )
 
 

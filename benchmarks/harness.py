@@ -12,7 +12,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class ResultFile:
-    """``benchmarks/results/NAME.json``; rows are known by the values of their keys."""
+    """``benchmarks/results/NAME.json``; rows are known by the values of their keys.
+
+    The head is that of the last start that added a row; each row says when and at which commit it was measured.
+    """
 
     def __init__(self, name: str, command: str, keys: tuple[str, ...], folder: Path = RESULTS) -> None:
         self.path = folder / f"{name}.json"
@@ -27,14 +30,18 @@ class ResultFile:
     def replace(self, rows: list[dict[str, Any]]) -> None:
         """Add rows that were measured together, in the place of those with the same keys; written at once."""
         known = [{name: row[name] for name in self.keys} for row in rows]
-        self.rows = [row for row in self.rows if {name: row[name] for name in self.keys} not in known] + rows
+        kept = [row for row in self.rows if {name: row[name] for name in self.keys} not in known]
+        self.rows = kept + [self._dated(row) for row in rows]
         write_json(self.path, {**self.head, "rows": self.rows})
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row, or leave the one that is there; written at once."""
         if not self.has(**row):
-            self.rows.append(row)
+            self.rows.append(self._dated(row))
             write_json(self.path, {**self.head, "rows": self.rows})
+
+    def _dated(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "date": self.head["date"], "commit": self.head["commit"]}
 
 
 def _commit() -> str:

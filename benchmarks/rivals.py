@@ -153,7 +153,7 @@ class _Gamma(nn.Module):
 
 
 def kornia_views(name: str, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """A recipe in kornia, whole batches with numbers of its own for every image; RandAugment it draws for the batch."""
+    """A recipe in kornia, a whole batch at a time; RandAugment, for RGB only, it draws for the batch."""
     recipe = RECIPES[name]
     if isinstance(recipe, Recipe):
         wanted = (recipe.size, recipe.size) if recipe.size else size

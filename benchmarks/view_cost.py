@@ -22,7 +22,8 @@ def main() -> None:
     """Measure the recipes that have no row yet."""
     file = ResultFile("view_cost", "make benchmark-speed", keys=("recipe", "library"))
     gray = fashion_mnist().train.read(slice(256))
-    shapes = {"gray-small": gray, "randaugment": gray, "rgb-small": _noise(256, 32), "imagenet": _noise(32, 224)}
+    rgb = _noise(256, 32)
+    shapes = {"gray-small": gray, "rgb-small": rgb, "randaugment": rgb, "imagenet": _noise(32, 224)}
     for recipe, images in shapes.items():
         if file.has(recipe=recipe, library="ours"):
             continue

@@ -183,9 +183,9 @@ def pretrain(
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.data.npy import NpySource
     from fewlabels.engine.run_folder import holds_run, read_choice
-    from fewlabels.files import writable_folder, write_json
+    from fewlabels.files import MARK, writable_folder, write_json
     from fewlabels.observe import Observer, make_logger
-    from fewlabels.parallel import is_first_process
+    from fewlabels.parallel import is_first_process, peer_is_gone
     from fewlabels.pretrain import Engine, PretrainSettings
     from fewlabels.pretrain import pretrain as run_pretrain
     from fewlabels.records import provenance
@@ -200,8 +200,10 @@ def pretrain(
     console = Console(quiet=not first)
     if holds_run(out) and not resume:
         raise InputError(f"{out}: holds a run. Add --resume to go on with it, or choose another folder with --out.")
-    if resume and not out.is_dir():
+    if resume and not (out / MARK).is_file():
         raise InputError(f"{out}: no run to go on with. Leave out --resume, or name the run's folder with --out.")
+    if resume and not holds_run(out):
+        console.print("Nothing is saved there yet: beginning at the first step.")
     if dataset == "fashion-mnist":
         source: Any = fashion_mnist(data, say=console.print).train
     else:
@@ -217,12 +219,17 @@ def pretrain(
     observer = Observer(method, log, console)
     try:
         run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine)
+    except RuntimeError as error:
+        if peer_is_gone(error):
+            raise InputError("another process has stopped, and says why.") from None
+        raise
     except KeyboardInterrupt as stop:
         if first:
             where = f"Stopped after {stop}, which is saved." if str(stop) else "Stopped."
             again = "" if resume else " --resume"
             print(f"\n{where} Go on with: {_command()}{again}", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        # A follower that ends with another code would have the first process killed.
+        raise SystemExit(INTERRUPTED if first else 0) from None
     finally:
         log.close()
     if not first:
@@ -350,7 +357,9 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except InputError as error:
-        _refuse(str(error))
+        _refuse(str(error), error.alone)
+    except PermissionError as error:
+        _refuse(f"{error.filename}: {error.strerror}. Choose another place, or ask its owner.")
     except _ClickException as error:
         _refuse(f"{error.format_message()} Run with --help to see how it is used.")
     except (KeyboardInterrupt, typer.Abort):
@@ -360,9 +369,12 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _refuse(message: str) -> NoReturn:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks
-        print("fewlabels: " + " ".join(message.split()), file=sys.stderr)
+def _refuse(message: str, alone: bool = False) -> NoReturn:
+    process = os.environ.get("LOCAL_RANK", "0")
+    if process != "0" and not alone:
+        sys.exit(0)  # the first process says it; another code would have it killed before it does
+    who = "fewlabels" if process == "0" else f"fewlabels, process {process}"
+    print(f"{who}: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 

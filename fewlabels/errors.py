@@ -6,3 +6,6 @@ class InputError(ValueError):
 
     The command line prints it and exits with code 2; no traceback is shown.
     """
+
+    alone = False
+    """Whether one of several processes has it and the others do not."""

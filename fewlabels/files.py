@@ -11,6 +11,9 @@ from typing import Any
 
 from fewlabels.errors import InputError
 
+MARK = ".fewlabels"
+"""A file in every folder of results."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -18,6 +21,15 @@ def _explain(error: OSError, path: Path) -> InputError:
     if error.errno in _FULL:
         return InputError(f"{path}: no room left on the disk. Free some space or choose another folder with --out.")
     return InputError(f"{path}: cannot be written ({error.strerror or error}). Choose another folder with --out.")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Inside the block, what the system says of a full disk or a forbidden place is said to the user of ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, path) from None
 
 
 @contextmanager
@@ -60,5 +72,5 @@ def write_json(path: Path, content: Any) -> None:
 
 def writable_folder(path: Path) -> Path:
     """Make the folder, and prove before any work is done that a file can be written there."""
-    write_bytes(path / ".fewlabels", b"")
+    write_bytes(path / MARK, b"fewlabels\n")
     return path

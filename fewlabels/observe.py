@@ -1,8 +1,9 @@
 """What the training loops tell the world: progress bars, loss curves and loggers."""
 
 import math
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fewlabels.errors import InputError
+from fewlabels.files import explained
 
 MAX_CURVE_POINTS = 500
 
@@ -36,6 +38,8 @@ class _TensorBoardLogger:
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        _quieten_its_thread()
+
         self._writer = SummaryWriter(str(folder / "tensorboard"))
         self._writer.add_text("settings", "\n".join(f"    {key}: {value}" for key, value in settings.items()))
 
@@ -45,6 +49,17 @@ class _TensorBoardLogger:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _quieten_its_thread() -> None:
+    """An error in TensorBoard's thread is raised again where the next value is logged; printing it is too much."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if type(args.thread).__name__ != "_AsyncWriterThread":
+            before(args)
+
+    threading.excepthook = hook
 
 
 class _WandbLogger:
@@ -83,6 +98,21 @@ class _MlflowLogger:
         self._mlflow.end_run()
 
 
+class _Explaining:
+    """A logger whose full disk is the user's to read of."""
+
+    def __init__(self, logger: Logger, folder: Path) -> None:
+        self._logger, self._folder = logger, folder
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        with explained(self._folder):
+            self._logger.log(values, step)
+
+    def close(self) -> None:
+        with explained(self._folder):
+            self._logger.close()
+
+
 LOGGERS = ("tensorboard", "wandb", "mlflow", "none")
 
 
@@ -90,18 +120,19 @@ def make_logger(name: str, folder: Path, settings: dict[str, Any]) -> Logger:
     """A logger by name, writing under ``folder``.
 
     Raises:
-        InputError: if the name is unknown or its package is not installed.
+        InputError: if the name is unknown, its package is not installed, or there is no room.
     """
+    kinds: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {
+        "tensorboard": _TensorBoardLogger,
+        "wandb": _WandbLogger,
+        "mlflow": _MlflowLogger,
+    }
+    if name == "none":
+        return _NoLogger()
     try:
-        match name:
-            case "tensorboard":
-                return _TensorBoardLogger(folder, settings)
-            case "wandb":
-                return _WandbLogger(folder, settings)
-            case "mlflow":
-                return _MlflowLogger(folder, settings)
-            case "none":
-                return _NoLogger()
+        if name in kinds:
+            with explained(folder):
+                return _Explaining(kinds[name](folder, settings), folder)
     except ModuleNotFoundError as error:
         raise InputError(
             f"--logger {name}: {error.name} is not installed. Run: pip install 'fewlabels[{name}]'"
@@ -143,6 +174,7 @@ class Observer:
         self.name = name
         self.curve = Curve(window=1)
         self.seconds = 0.0
+        self._started: float | None = None
         self._logger = logger or _NoLogger()
         self._console = console or Console(quiet=True)
 
@@ -159,6 +191,7 @@ class Observer:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self._console,
+            refresh_per_second=4,  # each drawing takes a core some milliseconds
         )
         self._started = time.perf_counter()
         with self._progress:
@@ -167,10 +200,11 @@ class Observer:
             )
             yield
         self.seconds = self.seconds_so_far()
+        self._started = None
 
     def seconds_so_far(self) -> float:
         """Seconds of training, those before a resumed start included."""
-        return self.seconds + time.perf_counter() - self._started
+        return self.seconds + (0 if self._started is None else time.perf_counter() - self._started)
 
     def state(self) -> dict[str, Any]:
         """The curve and the clock as JSON, for :meth:`restore`."""

@@ -24,6 +24,11 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and rank() == 0
 
 
+def peer_is_gone(error: RuntimeError) -> bool:
+    """Whether this is what gloo or NCCL says when another process has ended."""
+    return processes() > 1 and any(word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer"))
+
+
 class _Sum(torch.autograd.Function):
     """A sum over processes, whose gradient is the sum of all processes' gradients.
 

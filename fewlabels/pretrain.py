@@ -35,7 +35,7 @@ from fewlabels.parallel import processes, rank, summed, synchronised
 from fewlabels.records import usable_cores
 from fewlabels.seeding import seed_from, seeded
 
-__all__ = ["Engine", "PretrainSettings", "Pretraining", "build_method", "pretrain"]
+__all__ = ["Engine", "PretrainSettings", "Pretraining", "build_method", "has_bfloat16", "pretrain"]
 
 # Fabric tells of each precision it sets up; the user asked for it.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -94,8 +94,14 @@ class Pretraining:
     ) -> None:
         self.source, self.settings, self.seed = source, settings, seed
         self.folder, self.observer, self.engine = folder, observer, engine
-        if settings.precision == "bf16-mixed" and not _has_bfloat16(engine.device):
+        if settings.precision == "bf16-mixed" and not has_bfloat16(engine.device):
             raise InputError(f"precision bf16-mixed: {engine.device} computes no bfloat16 here. Choose 32-true.")
+        if settings.precision == "64-true" and engine.device == "mps":
+            raise InputError("precision 64-true: mps has no double precision. Choose 32-true.")
+        # All that can be refused is, before other processes are started.
+        self.method = build_method(settings, source.shape[0], seed).train()
+        self.batch_size = self._batch_size()
+        self._check_views(views)
         self.fabric = Fabric(
             accelerator=engine.device,
             devices=engine.processes,
@@ -103,11 +109,8 @@ class Pretraining:
             precision=settings.precision,
         )
         self.fabric.launch()
-        self.method = build_method(settings, source.shape[0], seed).train()
-        self._check_views(views)
         self.method = synchronised(self.method, self.fabric.device)
         self.method.to(self.fabric.device)
-        self.batch_size = self._batch_size()
         self.pairs = Pairs(
             source, views, seed, self.batch_size, settings.drop_last, settings.accumulate, self.fabric.device
         )
@@ -160,7 +163,7 @@ class Pretraining:
         total = torch.zeros((), device=self.fabric.device)
         parts = self.settings.accumulate
         for part in range(parts):
-            x0, x1 = next(pairs)
+            x0, x1 = _alone_if_it_fails(pairs)
             with self.fabric.no_backward_sync(self.model, enabled=processes() > 1 and part + 1 < parts):
                 loss = self.model(x0, x1).loss / parts
                 self.fabric.backward(loss)
@@ -181,6 +184,7 @@ class Pretraining:
         """Make the network and a fresh optimizer ready to run in a certain way."""
         self.choice = choice
         torch.set_num_threads(choice.threads)
+        self.method.zero_grad()  # a trial that was broken off leaves some
         self.method.to(memory_format=self._layout)
         if choice.compile and self._compiled is None:
             self._compiled = torch.compile(self.method)
@@ -197,10 +201,12 @@ class Pretraining:
         """How to run the steps: as an earlier start of this run did, by a trial, or as torch does."""
         kept = run_folder.engine_file(self.folder)
         if self._agreed(kept.is_file())[0]:
-            return run_folder.read_choice(self.folder)
+            choice = run_folder.read_choice(self.folder)
+            if choice.processes == self.engine.processes:
+                return choice
         choice = Choice(torch.get_num_threads())
         if self.engine.processes > 1:
-            choice = Choice(max(1, usable_cores() // self.engine.processes))
+            choice = Choice(max(1, usable_cores() // self.engine.processes), processes=self.engine.processes)
         elif self.engine.tune:
             choice = self._trial(choice)
         self._by_first(partial(write_json, kept, asdict(choice)))
@@ -213,7 +219,7 @@ class Pretraining:
         changes += [{"threads": start.threads // 2}] if on_cpu and start.threads > 1 else []
         # A compiled network takes one batch size.
         changes += [{"compile": True}] if self.settings.drop_last and (can_compile() or not on_cpu) else []
-        choice, seconds = fastest(self.seconds_a_step, start, self.total, changes)
+        choice, seconds = fastest(self.seconds_a_step, start, self.total, changes, self.observer.say)
         self.method.load_state_dict(initial)
         if seconds:
             self.observer.say(f"{choice}: chosen by a trial of {seconds:.0f} s (--tune off leaves it)")
@@ -280,7 +286,7 @@ class Pretraining:
             except Exception as error:
                 failure = error
         if self._agreed(failure is not None)[0]:
-            raise failure or InputError("the first process stopped, and says why")
+            raise failure or InputError("the first process stopped, and says why.")
 
     def _observe(self, losses: list[Tensor], step: int) -> None:
         values = summed(torch.stack(losses)) / processes()
@@ -333,10 +339,22 @@ class Pretraining:
         write_json(folder / "state.json", {"decided": self.decided, **self.observer.state()})
 
 
-def _has_bfloat16(device: str) -> bool:
+def has_bfloat16(device: str) -> bool:
+    """Whether a device here computes in bfloat16 faster than in float32, or at least not by emulation."""
     if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return torch.cuda.get_device_capability()[0] >= 8
+    if device == "cpu" and torch.backends.mkldnn.is_available():
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
+
+
+def _alone_if_it_fails(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The next pair; an error is marked as one that other processes do not have."""
+    try:
+        return next(pairs)
+    except InputError as error:
+        error.alone = processes() > 1
+        raise
 
 
 def _named(views: Views) -> str:

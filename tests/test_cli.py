@@ -114,12 +114,13 @@ def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     assert fitted.code == 0, fitted.err
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(fmnist, tmp_path: Path):
+@pytest.mark.parametrize("logger", ["none", "tensorboard"])
+def test_a_full_disk_leaves_the_last_checkpoint_whole(logger, fmnist, tmp_path: Path):
     np.save(tmp_path / "images.npy", fmnist.train.first_k(2560).images)
     disk = tmp_path / "disk"
     disk.mkdir()
     pretrain = [sys.executable, "-m", "fewlabels.cli", "pretrain", str(tmp_path / "images.npy"), "--method", "simsiam"]
-    pretrain += ["--epochs", "5", "--tune", "off", "--checkpoint-seconds", "0", "--logger", "none"]
+    pretrain += ["--epochs", "5", "--tune", "off", "--checkpoint-seconds", "0", "--logger", logger]
     pretrain += ["--out", str(disk / "run")]
     # A checkpoint has about 3 MB: some fit, then none does.
     script = (

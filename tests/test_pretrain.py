@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from fewlabels.article.views import randaugment
+from fewlabels.data.npy import NpySource
 from fewlabels.data.source import ArraySource
 from fewlabels.engine.run_folder import kept_folder
 from fewlabels.engine.tuning import Choice
@@ -20,7 +23,7 @@ from fewlabels.errors import InputError
 from fewlabels.methods import METHODS
 from fewlabels.models.weights import read_weights
 from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method, pretrain
+from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method, has_bfloat16, pretrain
 from fewlabels.views.recipes import RECIPES
 
 SMALL = PretrainSettings("simsiam", 2, lr=0.01)
@@ -57,6 +60,28 @@ class StopsAt:
 @pytest.fixture(scope="module")
 def source(fmnist) -> ArraySource:
     return fmnist.train.first_k(600)
+
+
+def decide(folder: Path, **choice) -> None:
+    """How the steps of the run in this folder are to be computed."""
+    folder.mkdir()
+    (folder / "engine.json").write_text(json.dumps({"threads": 2, **choice}))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"prefetch": True, "channels_last": True}, {"compile": True}, {"threads": 1}],
+    ids=["prefetched, channels last", "compiled", "one thread"],
+)
+def test_stopped_and_resumed_gives_the_same_weights_however_computed(choice, source, tmp_path: Path):
+    settings = PretrainSettings("simclr", 2, accumulate=2, precision="bf16-mixed" if has_bfloat16("cpu") else "32-true")
+    for name in ("whole", "parts"):
+        decide(tmp_path / name, **choice)
+    whole, _ = run(source, tmp_path / "whole", settings)
+    with pytest.raises(KeyboardInterrupt, match="of 4"):
+        run(source, tmp_path / "parts", settings, views=StopsAt(2))
+    parts, _ = run(source, tmp_path / "parts", settings)
+    assert same(whole, parts)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -124,35 +149,71 @@ def test_resume_exact(images: Path, tmp_path: Path):
     assert curves[0] == curves[1]
 
 
-# In single precision SimCLR's steps blow up the last digit of a sum as they do between 1 and 2 threads; in double, it
-# takes its own learning rate.
-@pytest.mark.parametrize("options", ["simsiam --lr 0.05", "simclr --lr 0.001", "simclr --precision 64-true"])
-def test_ddp_gives_the_losses_of_one_process(options, images: Path, tmp_path: Path):
-    losses = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        given = (*options.split(), "--epochs", 2, "--tune", "off", "--processes", processes)
-        ran = start(folder, images, "--method", *given)
-        out, err = ran.communicate(timeout=300)
+DDP = {
+    "simsiam": (PretrainSettings("simsiam", 4, lr=0.05), ("--lr", 0.05)),
+    # In single precision its steps at its own rate blow up the last digit of a sum, as they do between 1 and 2 threads.
+    "simclr": (PretrainSettings("simclr", 2, precision="64-true"), ("--precision", "64-true")),
+}
+
+
+def two_processes(method: str, images: Path, folder: Path, *more: str | float) -> subprocess.Popen[str]:
+    settings, options = DDP[method]
+    given = ("--method", method, "--epochs", settings.epochs, *options, "--checkpoint-seconds", "0.1")
+    return start(folder, images, *given, "--processes", 2, *more)
+
+
+@pytest.fixture(scope="module")
+def ddp_run(images: Path, tmp_path_factory) -> Callable[[str], Path]:
+    """The folder of an undisturbed run with two processes."""
+
+    @cache
+    def made(method: str) -> Path:
+        folder = tmp_path_factory.mktemp("ddp") / method
+        out, err = (ran := two_processes(method, images, folder)).communicate(timeout=300)
         assert ran.returncode == 0, err
         assert out.count("Backbone: ") == 1  # one process speaks
-        losses.append(json.loads((folder / "state.json").read_text())["curve"]["values"])
-    assert len(losses[0]) == len(losses[1]) == 20
-    assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < 1e-4
-    assert max(losses[0]) - min(losses[0]) > 1e-2  # they moved
+        return folder
+
+    return made
 
 
-def test_ddp_stops_together_and_goes_on(images: Path, tmp_path: Path):
-    options = (images, "--epochs", 100, "--processes", 2, "--checkpoint-seconds", "0.1")
-    running = start(tmp_path / "run", *options)
-    while newest_step(tmp_path / "run") < 2 and running.poll() is None:
+@pytest.mark.parametrize("method", DDP)
+def test_ddp_gives_the_losses_of_one_process(method, images: Path, ddp_run, tmp_path: Path):
+    _, observer = run(NpySource(images), tmp_path, DDP[method][0])
+    one = observer.curve.values[:20]
+    two = json.loads((ddp_run(method) / "state.json").read_text())["curve"]["values"][:20]
+    assert len(one) == len(two) == 20
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
+    assert max(one) - min(one) > 1e-2  # they moved
+
+
+def test_ddp_stops_together_and_goes_on(images: Path, ddp_run, tmp_path: Path):
+    folder = tmp_path / "run"
+    running = two_processes("simsiam", images, folder)
+    while newest_step(folder) < 2 and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)  # to the first alone; the second hears of it
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
     assert err.count("Go on with: fewlabels pretrain ") == 1
     assert "Traceback" not in err
-    assert newest_step(tmp_path / "run") == int(err.split("after step ")[1].split()[0])
+    assert newest_step(folder) == int(err.split("after step ")[1].split()[0])
+    last = two_processes("simsiam", images, folder, "--resume")
+    assert last.wait(120) == 0, last.stderr.read()
+    assert same(*(read_weights(path / "method.safetensors")[0] for path in (folder, ddp_run("simsiam"))))
+
+
+def test_ddp_a_process_that_fails_alone_is_heard(fmnist, tmp_path: Path):
+    path = tmp_path / "images.npy"
+    np.save(path, fmnist.train.first_k(2560).images)
+    running = start(tmp_path / "run", path, "--epochs", 500, "--processes", 2, "--checkpoint-seconds", "0.1")
+    while newest_step(tmp_path / "run") < 2 and running.poll() is None:
+        time.sleep(0.05)
+    os.truncate(path, path.stat().st_size - 784)  # one row, which one of them reads
+    _, err = running.communicate(timeout=120)
+    assert running.returncode != 0
+    assert "ends before row 2559" in err
+    assert "Traceback" not in err
 
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_line(source, tmp_path: Path, capsys):
@@ -205,6 +266,18 @@ def test_prefetching_changes_no_bit(source, tmp_path: Path):
     assert same(plain, run(source, tmp_path / "ahead")[0])
 
 
+def test_a_trial_that_was_broken_off_leaves_no_gradient(source, tmp_path: Path):
+    prepared = Pretraining(source, GRAY, SMALL, tmp_path, 0, Observer("simsiam"), UNTUNED)
+    prepared.method(*next(prepared.pairs.from_step(0, 1, torch.contiguous_format))).loss.backward()
+    prepared.prepare(Choice(torch.get_num_threads()))
+    assert all(p.grad is None for p in prepared.method.parameters())
+
+
+def test_the_seconds_are_counted_once(source, tmp_path: Path):
+    _, observer = run(source, tmp_path)
+    assert json.loads((tmp_path / "state.json").read_text())["seconds"] == observer.seconds
+
+
 def test_a_damaged_engine_file_is_refused(source, tmp_path: Path):
     (tmp_path / "engine.json").write_text('{"threads": 1, "colour": "red"}')
     with pytest.raises(InputError, match=r"engine.json: damaged"):
@@ -249,7 +322,7 @@ def test_the_running_average_is_what_it_says(source, tmp_path: Path):
 
 
 def test_bfloat16_trains_near_to_single_precision(source, tmp_path: Path):
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not has_bfloat16("cpu"):
         with pytest.raises(InputError, match="no bfloat16"):
             run(source, tmp_path, replace(SMALL, precision="bf16-mixed"))
         return

@@ -24,12 +24,16 @@ class NpySource:
             raise InputError(f"{path}: no such file. Pass fashion-mnist or a .npy file of uint8 images.")
         try:
             whole = np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, OSError, EOFError):
+        except PermissionError:
+            raise InputError(f"{path}: may not be read. Ask its owner, or copy it.") from None
+        except Exception:  # numpy parses the header as Python, and fails in as many ways
             raise InputError(f"{path}: not a whole .npy file of numbers. Write it with numpy.save.") from None
         if whole.dtype != np.uint8:
             raise InputError(f"{path}: pixels are {whole.dtype}, not uint8. Convert them to 0..255 first.")
         if whole.ndim not in (3, 4) or min(whole.shape) < 1:
             raise InputError(f"{path}: shape {whole.shape} is not [N, H, W] or [N, C, H, W].")
+        if whole.ndim == 4 and whole.shape[3] in (1, 3, 4) and whole.shape[1] > 4:
+            raise InputError(f"{path}: shape {whole.shape} has its channels last. Save images.transpose(0, 3, 1, 2).")
         if not whole.flags.c_contiguous:
             raise InputError(f"{path}: stored in Fortran order. Save numpy.ascontiguousarray(images) instead.")
         self.path = path

@@ -51,7 +51,7 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> tuple[int, di
             shutil.rmtree(aside)
         place.rename(aside)
         say(f"{place}: {fault}; set aside as {aside.name}, the checkpoint before it is used")
-    if found:
+    if found or any(folder.glob("damaged-step-*")):
         raise InputError(f"{folder}: every checkpoint is damaged. Start anew in another folder with --out.")
     return None
 
@@ -60,8 +60,10 @@ def _read(place: Path) -> tuple[dict[str, bytes], str | None]:
     """The files of a checkpoint, and what is wrong with it if anything is."""
     try:
         sums = json.loads((place / _CHECKSUMS).read_bytes())
-        files = {name: (place / name).read_bytes() for name in sums}
+        files = {file.name: file.read_bytes() for file in place.iterdir() if file.name != _CHECKSUMS}
     except (OSError, ValueError):
+        return {}, "torn"
+    if not files or not isinstance(sums, dict) or sums.keys() != files.keys():
         return {}, "torn"
     for name, content in files.items():
         if hashlib.sha256(content).hexdigest() != sums[name]:
@@ -74,4 +76,4 @@ def _step(place: Path) -> int:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), key=_step)
+    return sorted((place for place in folder.glob("step-*") if place.name[5:].isdecimal()), key=_step)

@@ -25,7 +25,7 @@ def kept_folder(folder: Path, epochs: int) -> Path:
 
 def holds_run(folder: Path) -> bool:
     """Whether a pretraining was begun here and has something to go on from."""
-    return (folder / "backbone.safetensors").exists() or any(checkpoints_folder(folder).glob("step-*"))
+    return (folder / "backbone.safetensors").exists() or any(checkpoints_folder(folder).glob("*step-*"))
 
 
 def read_choice(folder: Path) -> Choice:

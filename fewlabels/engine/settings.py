@@ -58,5 +58,7 @@ class Engine:
     def __post_init__(self) -> None:
         if not self.checkpoint_seconds >= 0:
             raise InputError(f"checkpoint_seconds {self.checkpoint_seconds}: must be 0 or more.")
+        if self.device == "mps" and self.processes > 1:
+            raise InputError(f"processes {self.processes}: mps works in one process. Leave out --processes.")
         if self.device == "cuda" and self.processes > torch.cuda.device_count():
             raise InputError(f"processes {self.processes}: this machine has {torch.cuda.device_count()} GPUs.")

@@ -32,6 +32,7 @@ class Choice:
     channels_last: bool = False
     prefetch: bool = False
     compile: bool = False
+    processes: int = 1
 
     def __str__(self) -> str:
         parts = [f"{self.threads} thread{'s' if self.threads > 1 else ''}"]
@@ -70,7 +71,11 @@ def can_compile() -> bool:
 
 
 def fastest(
-    run_steps: Callable[[Choice, int], float], start: Choice, total_steps: int, changes: list[dict[str, object]]
+    run_steps: Callable[[Choice, int], float],
+    start: Choice,
+    total_steps: int,
+    changes: list[dict[str, object]],
+    say: Callable[[str], None],
 ) -> tuple[Choice, float]:
     """Try one change after another from ``start``, keep those that are faster, and stop in time.
 
@@ -79,6 +84,7 @@ def fastest(
         start: how it is run without a trial.
         total_steps: of the whole run, from which the trial's limit is taken.
         changes: fields of :class:`Choice` to try, cheapest first.
+        say: is told of a change that does not work here.
 
     Returns:
         The choice, and the seconds that choosing took.
@@ -100,6 +106,10 @@ def fastest(
                 rounds = [(run_steps(best, STEPS), run_steps(candidate, STEPS)) for _ in range(2)]
         except _TimeUp:
             break
+        except Exception as error:  # such as a compiler that is not whole, or too little memory
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            say(f"{candidate}: does not work here ({reason[:100]}); left out")
+            continue
         if median(b for b, _ in rounds) > GAIN * median(c for _, c in rounds):
             best = candidate
             pace = min(c for _, c in rounds)

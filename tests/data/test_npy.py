@@ -57,6 +57,7 @@ def save(array: np.ndarray):
         (lambda path: path.write_bytes(b""), "not a whole .npy file"),
         (save(np.zeros((3, 4, 5), np.float32)), "pixels are float32, not uint8"),
         (save(np.zeros((3, 4), np.uint8)), r"shape \(3, 4\) is not"),
+        (save(np.zeros((9, 32, 32, 3), np.uint8)), "channels last"),
         (save(np.asfortranarray(np.zeros((3, 4, 5), np.uint8))), "Fortran order"),
         (save(np.array([object()])), "not a whole .npy file"),
     ],
@@ -65,6 +66,20 @@ def test_another_file_is_refused(write, words, tmp_path: Path):
     write(tmp_path / "a.npy")
     with pytest.raises(InputError, match=words):
         NpySource(tmp_path / "a.npy")
+
+
+def test_a_damaged_header_is_refused_or_harmless(tmp_path: Path):
+    np.save(tmp_path / "whole.npy", np.zeros((30, 4, 5), np.uint8))
+    whole = (tmp_path / "whole.npy").read_bytes()
+    refused = 0
+    for place in range(128):
+        for byte in (0, ord("("), ord("9"), ord(" "), 255):
+            (tmp_path / "a.npy").write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+            try:
+                NpySource(tmp_path / "a.npy").read(slice(2))
+            except InputError:
+                refused += 1
+    assert refused > 200
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path):

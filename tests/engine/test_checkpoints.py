@@ -38,7 +38,15 @@ def shorten(place: Path) -> None:
     (place / "b").write_bytes(b"sam")
 
 
-@pytest.mark.parametrize("spoil", [edit, tear, empty, shorten])
+def forget(place: Path) -> None:
+    (place / "checksums.json").write_bytes(b"{}")
+
+
+def name_less(place: Path) -> None:
+    (place / "checksums.json").write_bytes(b"7")
+
+
+@pytest.mark.parametrize("spoil", [edit, tear, empty, shorten, forget, name_less])
 def test_a_spoiled_one_is_set_aside_and_the_one_before_it_used(spoil, tmp_path: Path):
     write(tmp_path, 1, 2)
     spoil(tmp_path / "step-2")
@@ -55,8 +63,17 @@ def test_if_all_are_spoiled_nothing_is_begun_anew(tmp_path: Path):
     write(tmp_path, 1, 2)
     edit(tmp_path / "step-1")
     edit(tmp_path / "step-2")
-    with pytest.raises(InputError, match="every checkpoint is damaged"):
-        newest_checkpoint(tmp_path, say=print)
+    for _ in range(2):  # also when asked again
+        with pytest.raises(InputError, match="every checkpoint is damaged"):
+            newest_checkpoint(tmp_path, say=print)
+
+
+def test_a_copy_that_a_user_made_is_none(tmp_path: Path):
+    write(tmp_path, 1)
+    shutil.copytree(tmp_path / "step-1", tmp_path / "step-1 copy")
+    write(tmp_path, 2)
+    assert newest_checkpoint(tmp_path, say=print) == (2, {"a": b"2", "b": b"same"})
+    assert (tmp_path / "step-1 copy").is_dir()
 
 
 def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path: Path):
