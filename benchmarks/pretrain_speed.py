@@ -1,8 +1,8 @@
 """Images per second of one SimSiam step: ours, the tutorial's, lightly's, and the floor under all of them.
 
-All are measured in turn, round after round, in one process; the figure is the median round. Ratios mean something only
-within one run, so that a run replaces the rows of the one before; a ratio is the median over rounds of the two arms'
-ratio in that round, since the machine's speed drifts.
+All are measured in one process, round after round, each other arm right after a turn of ours; the figure is the median.
+Ratios mean something only within one run, so that a run replaces the rows of the one before; a ratio is the median over
+rounds of a turn of ours and the turn beside it, since the machine's speed drifts.
 """
 
 import tempfile
@@ -61,15 +61,23 @@ def floor(settings: PretrainSettings, shape: tuple[int, int, int], compiled: boo
     return timed(step)
 
 
-def in_turn(arms: dict[str, Run], rounds: int, steps: int, warmup: int) -> dict[str, list[float]]:
-    """Seconds of every arm in every round, A B A B; each begins a round with steps that are not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(rounds):
-        for name, run in arms.items():
-            torch.set_num_threads(THREADS)
-            run(warmup)
-            seconds[name].append(run(steps))
+def in_turn(arms: dict[str, Run], ours: str, rounds: int, steps: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of our arm and of each other one right after it, round after round: A B A B.
+
+    The floors are near to ours and take part in every round; the others in every third.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms if name != ours}
+    for number in range(rounds):
+        for name, each in seconds.items():
+            if name.startswith("floor") or number % 3 == 0:
+                each.append((_turn(arms[ours], steps), _turn(arms[name], steps)))
     return seconds
+
+
+def _turn(run: Run, steps: int, warmup: int = 2) -> float:
+    torch.set_num_threads(THREADS)
+    run(warmup)
+    return run(steps)
 
 
 def article_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
@@ -79,12 +87,12 @@ def article_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]
     return {
         "ours": lambda: ours(source, "gray-small", settings, folder / "article", Observer("ours", None, console)),
         "article": lambda: article(source, 256),
-        "lightly-workers-0": lambda: lightly(source, 256, 0),
-        "lightly-workers-2": lambda: lightly(source, 256, 2),
         "floor-eager": lambda: floor(settings, source.shape, False, False),
         "floor-eager-channels-last": lambda: floor(settings, source.shape, False, True),
         "floor-compiled": lambda: floor(settings, source.shape, True, False),
         "floor-compiled-channels-last": lambda: floor(settings, source.shape, True, True),
+        "lightly-workers-0": lambda: lightly(source, 256, 0),
+        "lightly-workers-2": lambda: lightly(source, 256, 2),
     }
 
 
@@ -112,36 +120,42 @@ def resnet_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
 
 
 def measured(
-    arms: dict[str, Callable[[], Run]], backbone: str, batch: int, rounds: int, steps: int, warmup: int
+    arms: dict[str, Callable[[], Run]], backbone: str, batch: int, rounds: int, steps: int
 ) -> list[dict[str, Any]]:
-    """A row an arm; of lightly's two only the faster."""
+    """A row an arm, the first of which is ours; of lightly's two only the faster is called ``lightly``."""
     ready = {}
     for name, make in arms.items():
         print(f"{backbone}: preparing {name}", flush=True)
         ready[name] = make()
         torch.set_num_threads(THREADS)
         ready[name](2)
+    ours = next(iter(arms))
     print(f"{backbone}: {rounds} rounds", flush=True)
     began = time.perf_counter()
-    seconds = in_turn(ready, rounds, steps, warmup)
+    seconds = in_turn(ready, ours, rounds, steps)
     print(f"{backbone}: measured in {time.perf_counter() - began:.0f} s", flush=True)
-    rates = {name: [batch * steps / s for s in of_arm] for name, of_arm in seconds.items()}
-    if "lightly-workers-0" in rates:
-        best = max(("lightly-workers-0", "lightly-workers-2"), key=lambda name: median(rates[name]))
-        rates["lightly"], seconds["lightly"] = rates[best], seconds[best]
-    return [
-        {
-            "what": name,
-            "backbone": backbone,
-            "batch": batch,
-            "images_per_second": round(median(rates[name]), 1),
-            "repeats": rounds,
-            "rounds": [round(rate, 1) for rate in rates[name]],
-            "seed": 0,
-            "seconds": round(sum(seconds[name]), 1),
-        }
-        for name in rates
-    ]
+    images = batch * steps
+    beside = {name: [round(images / mine, 1) for mine, _ in each] for name, each in seconds.items()}
+    rates = {name: [round(images / theirs, 1) for _, theirs in each] for name, each in seconds.items()}
+    rows = [_row(ours, [rate for each in beside.values() for rate in each], backbone, batch, images)]
+    rows += [{**_row(name, rates[name], backbone, batch, images), "ours_beside": beside[name]} for name in rates]
+    workers = [row for row in rows if row["what"].startswith("lightly-")]
+    if workers:
+        rows.append({**max(workers, key=lambda row: float(row["images_per_second"])), "what": "lightly"})
+    return rows
+
+
+def _row(name: str, rates: list[float], backbone: str, batch: int, images: int) -> dict[str, Any]:
+    return {
+        "what": name,
+        "backbone": backbone,
+        "batch": batch,
+        "images_per_second": round(median(rates), 1),
+        "repeats": len(rates),
+        "rounds": rates,
+        "seed": 0,
+        "seconds": round(sum(images / rate for rate in rates), 1),
+    }
 
 
 def main() -> None:
@@ -149,9 +163,9 @@ def main() -> None:
     file = ResultFile("pretrain_speed", COMMAND, keys=("what", "backbone", "batch"))
     with tempfile.TemporaryDirectory() as folder:
         console = Console()
-        file.replace(measured(article_arms(Path(folder), console), "article", 256, rounds=15, steps=15, warmup=2))
+        file.replace(measured(article_arms(Path(folder), console), "article", 256, rounds=30, steps=8))
         if not file.has(what="floor-eager", backbone="resnet18", batch=64):
-            file.replace(measured(resnet_arms(Path(folder), console), "resnet18", 64, rounds=3, steps=3, warmup=1))
+            file.replace(measured(resnet_arms(Path(folder), console), "resnet18", 64, rounds=3, steps=3))
     print(ratios(article_rows(file.rows)))
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 
 def ratio(rows: dict[str, dict[str, Any]], other: str) -> float:
-    """Ours over another arm: the median over rounds."""
-    middle: float = median(o / r for o, r in zip(rows["ours"]["rounds"], rows[other]["rounds"], strict=True))
+    """Ours over another arm: the median over turns beside each other."""
+    if other == "ours":
+        return 1.0
+    beside = zip(rows[other]["ours_beside"], rows[other]["rounds"], strict=True)
+    middle: float = median(ours / theirs for ours, theirs in beside)
     return middle
 
 

@@ -112,7 +112,14 @@ def lightly(source: ArraySource, batch: int, workers: int) -> Run:
         optimizer.step()
         optimizer.zero_grad()
 
-    return timed(step)
+    run = timed(step)
+
+    def then_wait(steps: int) -> float:
+        seconds = run(steps)
+        time.sleep(2 if workers else 0)  # its workers go on until their queue is full, beside whoever is next
+        return seconds
+
+    return then_wait
 
 
 def torchvision_views(name: str, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:

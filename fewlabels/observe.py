@@ -17,6 +17,7 @@ from fewlabels.errors import InputError
 from fewlabels.files import explained
 
 MAX_CURVE_POINTS = 500
+SECONDS_A_DRAWING = 0.5
 
 
 class Logger(Protocol):
@@ -191,9 +192,9 @@ class Observer:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self._console,
-            refresh_per_second=4,  # each drawing takes a core some milliseconds
+            auto_refresh=False,  # rich's own thread would hold the interpreter's lock again and again
         )
-        self._started = time.perf_counter()
+        self._started = self._drawn = time.perf_counter()
         with self._progress:
             self._task = self._progress.add_task(
                 self.name, total=total_steps, completed=first_step, images_per_step=images_per_step
@@ -228,5 +229,8 @@ class Observer:
         if not math.isfinite(loss):
             raise InputError(f"{self.name}: the loss is {loss} at step {step}. Lower the learning rate and run again.")
         self._progress.advance(self._task)
+        if self._console.is_terminal and time.perf_counter() - self._drawn >= SECONDS_A_DRAWING:
+            self._progress.refresh()
+            self._drawn = time.perf_counter()
         if self.curve.add(step, loss):
             self._logger.log({f"{self.name}/loss": self.curve.values[-1]}, step)

@@ -119,7 +119,8 @@ class Pretraining:
         self.decided = {**asdict(settings), "seed": seed, "views": _named(views), "data": fingerprint(source)}
         self.decided = json.loads(json.dumps(self.decided))  # as it will be read back
         self.ema: AveragedModel | None = None
-        self._compiled: Any = None
+        self._models: dict[bool, Any] = {}
+        """The network as Fabric runs it, by whether it is compiled."""
 
     def go(self) -> None:
         """Train to the end."""
@@ -186,9 +187,10 @@ class Pretraining:
         torch.set_num_threads(choice.threads)
         self.method.zero_grad()  # a trial that was broken off leaves some
         self.method.to(memory_format=self._layout)
-        if choice.compile and self._compiled is None:
-            self._compiled = torch.compile(self.method)
-        self.model = self.fabric.setup_module(self._compiled if choice.compile else self.method)
+        if choice.compile not in self._models:
+            network: Any = torch.compile(self.method) if choice.compile else self.method
+            self._models[choice.compile] = self.fabric.setup_module(network)
+        self.model = self._models[choice.compile]
         optimizer = METHODS[self.settings.method].settings.optimizer
         if self.settings.lr is not None:
             optimizer = replace(optimizer, lr=self.settings.lr)

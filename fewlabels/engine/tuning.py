@@ -18,8 +18,10 @@ GAIN = 1.03
 STEPS = 5
 WARM_UP = 2
 """Steps that are run before those that are timed."""
-STEPS_OF_A_CHANGE = (1 + WARM_UP) + 4 * (STEPS + WARM_UP)
-"""A first step, then two rounds against the best so far."""
+ROUNDS = (2, 8)
+"""Of a change against the best so far, fewest and most; machines that others use need many."""
+FIRST_STEPS = 1 + WARM_UP
+STEPS_OF_A_ROUND = 2 * (STEPS + WARM_UP)
 COMPILE_SECONDS = 15.0
 """Compilation is not begun with less time than this left for the trial."""
 
@@ -90,27 +92,30 @@ def fastest(
         The choice, and the seconds that choosing took.
     """
     began = time.perf_counter()
-    if total_steps * SHARE < STEPS + WARM_UP + STEPS_OF_A_CHANGE:
+    fewest = FIRST_STEPS + ROUNDS[0] * STEPS_OF_A_ROUND
+    if total_steps * SHARE < STEPS + WARM_UP + fewest:
         return start, 0.0
     best = start
     pace = run_steps(best, STEPS)
     limit = SHARE * pace * total_steps
-    for change in changes:
+    for tried, change in enumerate(changes):
         candidate = replace(best, **change)  # type: ignore[arg-type]
         left = limit - (time.perf_counter() - began)
-        if left < (COMPILE_SECONDS if candidate.compile != best.compile else 0) + STEPS_OF_A_CHANGE * pace:
+        if left < (COMPILE_SECONDS if candidate.compile != best.compile else 0) + fewest * pace:
             continue
+        affordable = left / (len(changes) - tried) / pace // STEPS_OF_A_ROUND
+        rounds = int(min(max(affordable, ROUNDS[0]), ROUNDS[1]))
         try:
             with _at_most(left):
                 run_steps(candidate, 1)
-                rounds = [(run_steps(best, STEPS), run_steps(candidate, STEPS)) for _ in range(2)]
+                seconds = [(run_steps(best, STEPS), run_steps(candidate, STEPS)) for _ in range(rounds)]
         except _TimeUp:
             break
         except Exception as error:  # such as a compiler that is not whole, or too little memory
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             say(f"{candidate}: does not work here ({reason[:100]}); left out")
             continue
-        if median(b for b, _ in rounds) > GAIN * median(c for _, c in rounds):
+        if median(before / after for before, after in seconds) > GAIN:
             best = candidate
-            pace = min(c for _, c in rounds)
+            pace = median(after for _, after in seconds)
     return best, time.perf_counter() - began

@@ -20,6 +20,15 @@ def test_what_is_faster_is_kept_and_what_is_not_is_not():
     assert choice == Choice(threads=1, channels_last=True)
 
 
+def test_a_slow_moment_of_the_machine_decides_nothing():
+    calls = iter(range(10**6))
+
+    def pace(choice: Choice) -> float:
+        return 0.01 * (1.5 if next(calls) in (3, 4, 9) else 1) * (0.9 if choice.threads == 1 else 1)
+
+    assert fastest(paced(pace), START, 10**6, CHANGES, SAID.append)[0] == Choice(threads=1)
+
+
 def test_what_is_as_fast_is_left():
     assert fastest(paced(lambda choice: 0.01), START, 10**6, CHANGES, SAID.append)[0] == START
 
