@@ -21,8 +21,11 @@ class OptimizerSettings:
 
     def build(self, params: Iterable[Any]) -> Optimizer:
         """The optimizer for these parameters or parameter groups."""
-        kind: type[SGD] | type[LARS] = SGD if self.name == "sgd" else LARS
-        return kind(params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        if self.name == "lars":
+            return LARS(params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        # One pass over the weights instead of four. Not for mps in every torch that we take.
+        fused = not torch.backends.mps.is_available()
+        return SGD(params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused)
 
 
 class LARS(Optimizer):

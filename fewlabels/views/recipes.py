@@ -1,7 +1,7 @@
 """Named recipes of random views."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -13,9 +13,16 @@ from fewlabels.seeding import uniform
 from fewlabels.views import geometry, photometric
 from fewlabels.views.geometry import Floats
 
+_DRAWS = (
+    *("flip", "crop area", "crop ratio", "crop top", "crop left", "rotate", "shear x", "shear y", "scale"),
+    *("right", "down", "jitter", "brightness", "contrast", "saturation", "hue", "gamma", "solarize", "grayscale"),
+    *("blur", "blur sigma", "erase", "erase area", "erase ratio", "erase top", "erase left"),
+)
+"""What the random numbers of an image are for, in their order; all are drawn, whatever the recipe uses of them."""
 _COLUMNS = 28
-"""Random numbers drawn for an image, whatever the recipe uses of them."""
+"""So many are drawn: room for operations to come, whose draws then change no others."""
 
+Draws = dict[str, Floats]
 Range = tuple[float, float]
 
 
@@ -100,87 +107,80 @@ class Recipe:
                 f"views: this recipe changes colours, which needs 3 channels; the images have {images.shape[1]}. "
                 "Choose gray-small or randaugment."
             )
-        draws = iter(uniform(len(images), _COLUMNS, *key, first_row=first_row).T)
+        u = dict(zip(_DRAWS, uniform(len(images), _COLUMNS, *key, first_row=first_row).T, strict=False))
         view = images.float() / 255
-        view = self._geometric(view, draws)
-        view = self._photometric(view, draws)
-        return self._erased(view, draws)
+        view = self._moved(view, u)
+        view = self._coloured(view, u)
+        return self._erased(view, u) if self.erase else view
 
-    def _geometric(self, images: Tensor, draws: Iterator[Floats]) -> Tensor:
+    def _moved(self, images: Tensor, u: Draws) -> Tensor:
         height, width = images.shape[2:]
         result = (self.size, self.size) if self.size else (height, width)
-        flipped = geometry.flip(next(draws) < self.flip)
-        box = self._box(height, width, draws)
-        steps = [
-            geometry.rotation(_plus_minus(self.rotate, next(draws))),
-            geometry.shear(_plus_minus(self.shear, next(draws)), _plus_minus(self.shear, next(draws))),
-            geometry.scaling(_between(self.scale, next(draws))),
-            geometry.translation(
-                _plus_minus(self.translate * width, next(draws)), _plus_minus(self.translate * height, next(draws))
-            ),
-            geometry.crop(*box, (height, width), result),
-            flipped,
-        ]
-        if result == (height, width) and all(getattr(self, name) == getattr(Recipe, name) for name in _GEOMETRIC):
+        steps = []
+        if self.rotate:
+            steps.append(geometry.rotation(_plus_minus(self.rotate, u["rotate"])))
+        if self.shear:
+            steps.append(geometry.shear(*(_plus_minus(self.shear, u[name]) for name in ("shear x", "shear y"))))
+        if self.scale != (1, 1):
+            steps.append(geometry.scaling(_between(self.scale, u["scale"])))
+        if self.translate:
+            right, down = (_plus_minus(self.translate, u[name]) for name in ("right", "down"))
+            steps.append(geometry.translation(right * width, down * height))
+        if (self.crop_area, self.crop_ratio, result) != ((1, 1), (1, 1), (height, width)):
+            steps.append(geometry.crop(*self._box(height, width, u), (height, width), result))
+        if self.flip:
+            steps.append(geometry.flip(u["flip"] < self.flip))
+        if not steps:
             return images  # the interpolation would round
         return geometry.warp(images, geometry.compose(*steps), result)
 
-    def _box(self, height: int, width: int, draws: Iterator[Floats]) -> tuple[Floats, Floats, Floats, Floats]:
+    def _box(self, height: int, width: int, u: Draws) -> tuple[Floats, Floats, Floats, Floats]:
         """Top, left, height and width of the crops, in pixels."""
-        area = _between(self.crop_area, next(draws))
+        area = _between(self.crop_area, u["crop area"])
         low, high = self.crop_ratio
-        ratio = np.exp(_between((math.log(low), math.log(high)), next(draws)))
+        ratio = np.exp(_between((math.log(low), math.log(high)), u["crop ratio"]))
         box_height = height * np.sqrt(area / ratio).clip(max=1)
         box_width = width * np.sqrt(area * ratio).clip(max=1)
-        return (height - box_height) * next(draws), (width - box_width) * next(draws), box_height, box_width
+        return (height - box_height) * u["crop top"], (width - box_width) * u["crop left"], box_height, box_width
 
-    def _photometric(self, view: Tensor, draws: Iterator[Floats]) -> Tensor:
+    def _coloured(self, view: Tensor, u: Draws) -> Tensor:
         def on_device(values: Floats) -> Tensor:
             return torch.from_numpy(values.astype(np.float32)).to(view.device)
 
-        jittered = next(draws) < self.jitter
+        jittered = u["jitter"] < self.jitter
         for name in ("brightness", "contrast", "saturation"):
-            reach, u = getattr(self, name), next(draws)
+            reach = getattr(self, name)
             if reach:
-                factor = np.where(jittered, 1 + _plus_minus(reach, u), 1).clip(min=0)
+                factor = np.where(jittered, 1 + _plus_minus(reach, u[name]), 1).clip(min=0)
                 view = getattr(photometric, name)(view, on_device(factor))
-        u = next(draws)
         if self.hue:
-            view = photometric.hue(view, on_device(np.where(jittered, _plus_minus(self.hue, u), 0)))
-        u = next(draws)
+            view = photometric.hue(view, on_device(np.where(jittered, _plus_minus(self.hue, u["hue"]), 0)))
         if self.gamma:
-            exponent = np.exp(_plus_minus(math.log1p(self.gamma), u))
+            exponent = np.exp(_plus_minus(math.log1p(self.gamma), u["gamma"]))
             view = photometric.gamma(view, on_device(np.where(jittered, exponent, 1)))
-        u = next(draws)
         if self.solarize:
-            view = photometric.solarize(view, on_device(np.where(u < self.solarize, 0.5, 2)))
-        u = next(draws)
+            view = photometric.solarize(view, on_device(np.where(u["solarize"] < self.solarize, 0.5, 2)))
         if self.grayscale:
-            view = photometric.grayscale(view, on_device(u) < self.grayscale)
-        u, strength = next(draws), next(draws)
+            view = photometric.grayscale(view, on_device(u["grayscale"]) < self.grayscale)
         if self.blur:
-            sigma = np.where(u < self.blur, _between(self.blur_sigma, strength), 1e-3)
+            sigma = np.where(u["blur"] < self.blur, _between(self.blur_sigma, u["blur sigma"]), 1e-3)
             smaller = min(view.shape[2:])
             # A tenth of the size, as SimCLR has it (appendix A), and odd.
             view = photometric.blur(view, on_device(sigma), max(3, smaller // 10 // 2 * 2 + 1))
         return view
 
-    def _erased(self, view: Tensor, draws: Iterator[Floats]) -> Tensor:
-        which, area, aspect, y, x = (next(draws) for _ in range(5))
-        if not self.erase:
-            return view
+    def _erased(self, view: Tensor, u: Draws) -> Tensor:
         height, width = view.shape[2:]
-        share = np.where(which < self.erase, _between(self.erase_area, area), 0)
-        ratio = np.exp(_plus_minus(math.log(3), aspect))
+        share = np.where(u["erase"] < self.erase, _between(self.erase_area, u["erase area"]), 0)
+        ratio = np.exp(_plus_minus(math.log(3), u["erase ratio"]))
         box_height = np.minimum(height, np.round(height * np.sqrt(share * ratio)))
         box_width = np.minimum(width, np.round(width * np.sqrt(share / ratio)))
-        top, left = np.floor(y * (height - box_height + 1)), np.floor(x * (width - box_width + 1))
+        top = np.floor(u["erase top"] * (height - box_height + 1))
+        left = np.floor(u["erase left"] * (width - box_width + 1))
         return photometric.erase(
             view, *(torch.from_numpy(side).to(view.device) for side in (top, left, box_height, box_width))
         )
 
-
-_GEOMETRIC = ("crop_area", "crop_ratio", "flip", "rotate", "shear", "translate", "scale")
 
 _SHIFT = 150 / 331
 
