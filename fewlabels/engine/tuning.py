@@ -13,12 +13,12 @@ from types import FrameType
 
 SHARE = 0.05
 """The trial takes at most this share of the run."""
-GAIN = 1.03
+GAIN = 1.01
 """A change is kept if it is faster by this factor."""
 STEPS = 5
 WARM_UP = 2
 """Steps that are run before those that are timed."""
-ROUNDS = (2, 8)
+ROUNDS = (2, 16)
 """Of a change against the best so far, fewest and most; machines that others use need many."""
 FIRST_STEPS = 1 + WARM_UP
 STEPS_OF_A_ROUND = 2 * (STEPS + WARM_UP)
