@@ -19,6 +19,7 @@ from rich.console import Console
 from benchmarks.harness import RESULTS, ResultFile
 from benchmarks.ratios import article_rows, ratios
 from benchmarks.rivals import Run, article, lightly, timed
+from fewlabels.article.methods import SIMSIAM
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import ArraySource, ImageSource
 from fewlabels.files import write_bytes
@@ -83,7 +84,7 @@ def _turn(run: Run, steps: int, warmup: int = 2) -> float:
 def article_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
     """The arms with the tutorial's network."""
     source = fashion_mnist().train
-    settings = PretrainSettings("simsiam", 100, batch_size=256)
+    settings = PretrainSettings("simsiam", 100, SIMSIAM, batch_size=256)
     return {
         "ours": lambda: ours(source, "gray-small", settings, folder / "article", Observer("ours", None, console)),
         "article": lambda: article(source, 256),
@@ -100,7 +101,7 @@ def resnet_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
     """ResNet-18 on images of CIFAR-10's shape, two recipes."""
     images = np.random.default_rng(0).integers(0, 256, (12_800, 3, 32, 32), dtype=np.uint8)
     source = ArraySource(images, None, ())
-    settings = PretrainSettings("simsiam", 100, backbone="resnet18", batch_size=64)
+    settings = PretrainSettings("simsiam", 100, SIMSIAM, backbone="resnet18", batch_size=64)
 
     def with_views(views: str) -> Callable[[], Run]:
         def make() -> Run:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.harness import ResultFile
+from fewlabels.article.methods import SIMSIAM
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.observe import Observer
 from fewlabels.pretrain import Engine, Pretraining, PretrainSettings
@@ -21,7 +22,7 @@ def main() -> None:
     for backbone in ("article", "resnet18"):
         if file.has(what="resume", backbone=backbone):
             continue
-        settings = PretrainSettings("simsiam", 1, backbone=backbone, batch_size=64)
+        settings = PretrainSettings("simsiam", 1, SIMSIAM, backbone=backbone, batch_size=64)
         seconds: dict[str, list[float]] = {"start": [], "checkpoint": [], "resume": []}
         for _ in range(ROUNDS):
             with tempfile.TemporaryDirectory() as name:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import RandAugment, v2
 from torchvision.transforms.functional import to_tensor
 
+from fewlabels.article.methods import SIMSIAM
 from fewlabels.data.source import ArraySource
 from fewlabels.methods.simsiam import SimSiam
 from fewlabels.models.backbones import ArticleBackbone
@@ -60,7 +61,7 @@ def _forever(loader: DataLoader[Any]) -> Iterator[Any]:
 
 def _network() -> tuple[SimSiam, torch.optim.Optimizer]:
     backbone = ArticleBackbone()
-    network = SimSiam(backbone, backbone.num_features).train()
+    network = SimSiam(backbone, backbone.num_features, SIMSIAM).train()
     return network, torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-5)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.harness import ResultFile
 from benchmarks.pretrain_speed import floor
 from benchmarks.rivals import kornia_views, torchvision_views
+from fewlabels.article.methods import SIMSIAM
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.pretrain import PretrainSettings
 from fewlabels.views.recipes import RECIPES
@@ -34,7 +35,9 @@ def main() -> None:
             "kornia": partial(kornia_views(recipe, size), images),
         }
         if images is gray:
-            run = floor(PretrainSettings("simsiam", 1, batch_size=256), (1, 28, 28), compiled=True, channels_last=False)
+            run = floor(
+                PretrainSettings("simsiam", 1, SIMSIAM, batch_size=256), (1, 28, 28), compiled=True, channels_last=False
+            )
             arms["one compiled step of the article's network"] = partial(run, 1)
         cost = _milliseconds(arms)
         for name, each in cost.items():

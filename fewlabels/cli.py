@@ -5,7 +5,7 @@ import io
 import os
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -145,9 +145,19 @@ def pretrain(
     dataset: Annotated[
         str, typer.Argument(help="fashion-mnist, or a .npy file: uint8 [N, H, W] or [N, C, H, W].", metavar="DATA")
     ],
-    method: Annotated[str, typer.Option(help="simsiam or simclr.", metavar="NAME")] = "simclr",
-    epochs: Annotated[int, typer.Option(help="Passes over the images.", metavar="N")] = 10,
-    backbone: Annotated[str, typer.Option(help="article (28x28 pixels) or resnet18.", metavar="NAME")] = "article",
+    method: Annotated[
+        str | None,
+        typer.Option(help="simclr, simsiam, byol, mocov2, mocov3, vicreg or barlow-twins. [simclr]", metavar="NAME"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A paper's recipe, simsiam-resnet50 or mocov3-vit; other options change it.", metavar="NAME"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images. [10]", metavar="N")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="article (28x28 pixels), resnet18, resnet50 or timm/NAME. [article]", metavar="NAME"),
+    ] = None,
     views: Annotated[
         str | None,
         typer.Option(help="gray-small, rgb-small, imagenet or randaugment; by the channels.", metavar="NAME"),
@@ -156,7 +166,9 @@ def pretrain(
         int | None, typer.Option(help="Images a step, over all processes; by the method.", metavar="N")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; by the method.", metavar="RATE")] = None,
-    warmup: Annotated[float, typer.Option(help="Epochs of rising rate, before the cosine.", metavar="EPOCHS")] = 0,
+    warmup: Annotated[
+        float | None, typer.Option(help="Epochs of rising rate, before the cosine. [0]", metavar="EPOCHS")
+    ] = None,
     accumulate: Annotated[int, typer.Option(help="Parts a batch is computed in, to save memory.", metavar="N")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, 64-true or bf16-mixed.", metavar="NAME")] = "32-true",
     ema: Annotated[
@@ -186,12 +198,13 @@ def pretrain(
     from fewlabels.files import MARK, writable_folder, write_json
     from fewlabels.observe import Observer, make_logger
     from fewlabels.parallel import is_first_process, peer_is_gone
-    from fewlabels.pretrain import Engine, PretrainSettings
+    from fewlabels.presets import DEFAULT, PRESETS
+    from fewlabels.pretrain import Engine
     from fewlabels.pretrain import pretrain as run_pretrain
     from fewlabels.records import provenance
     from fewlabels.views.recipes import RECIPES
 
-    for option, value in (("--epochs", epochs), ("--accumulate", accumulate), ("--processes", processes)):
+    for option, value in (("--accumulate", accumulate), ("--processes", processes)):
         _at_least_one(option, value)
     in_precision = _one_of("--precision", precision, ("32-true", "64-true", "bf16-mixed"))
     _one_of("--tune", tune, ("on", "off"))
@@ -208,15 +221,25 @@ def pretrain(
         source: Any = fashion_mnist(data, say=console.print).train
     else:
         source = NpySource(Path(dataset))
-    recipe = views or ("rgb-small" if source.shape[0] == 3 else "gray-small")
+    base = PRESETS[_one_of("--preset", preset, tuple(PRESETS))] if preset else DEFAULT
+    recipe = views or base.views or ("rgb-small" if source.shape[0] == 3 else "gray-small")
     _one_of("--views", recipe, tuple(RECIPES))
-    settings = PretrainSettings(
-        method, epochs, backbone, batch_size, lr, "cosine", warmup, accumulate, in_precision, ema
-    )
+    chosen = {
+        "method": method,
+        "epochs": epochs,
+        "backbone": backbone,
+        "batch_size": batch_size,
+        "lr": lr,
+        "warmup_epochs": warmup,
+    }
+    changed: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if method not in (None, base.settings.method):
+        changed["method_settings"] = None  # the preset's are another method's
+    settings = replace(base.settings, **changed, accumulate=accumulate, precision=in_precision, ema=ema)
     engine = Engine(torch_device.type, processes, tune == "on", checkpoint_seconds)
     writable_folder(out)
     log = make_logger(logger if first else "none", out, {"command": _command(), **asdict(settings), "views": recipe})
-    observer = Observer(method, log, console)
+    observer = Observer(settings.method, log, console)
     try:
         run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine)
     except RuntimeError as error:
@@ -244,7 +267,7 @@ def pretrain(
     curve = asdict(observer.curve)
     figures = {"data": source.name, "images": len(source), "seconds": seconds, "curve": curve}
     write_json(out / "result.json", {"name": "pretrain", **provenance(_command()), **about, **figures})
-    console.print(f"{epochs} epochs of {len(source):,} images in {seconds} s.", highlight=False)
+    console.print(f"{settings.epochs} epochs of {len(source):,} images in {seconds} s.", highlight=False)
     console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True)
 
 

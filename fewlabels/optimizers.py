@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Name, peak learning rate, momentum and L2 weight decay."""
+    """Name, peak learning rate, momentum (of SGD and LARS) and weight decay (L2; decoupled in AdamW)."""
 
-    name: Literal["sgd", "lars"]
+    name: Literal["sgd", "lars", "adamw"]
     lr: float
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -25,6 +25,8 @@ class OptimizerSettings:
             return LARS(params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         # One pass over the weights instead of four. Not for mps in every torch that we take.
         fused = not torch.backends.mps.is_available()
+        if self.name == "adamw":
+            return AdamW(params, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         return SGD(params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused)
 
 
@@ -86,13 +88,17 @@ def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
 
 
 def set_rate(optimizer: Optimizer, factor: float) -> None:
-    """Set every group's learning rate to this factor of its peak."""
+    """Set every group's learning rate to this factor of its peak, but for groups with ``constant_lr``."""
     for group in optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 if group.get("constant_lr") else factor)
 
 
 def without_decay(module: nn.Module) -> list[dict[str, Any]]:
-    """Two groups: weights, and biases with batch-norm parameters, which get no decay and no LARS scaling."""
-    weights = [p for p in module.parameters() if p.ndim > 1]
-    others = [p for p in module.parameters() if p.ndim <= 1]
+    """Two groups: weights, and biases with batch-norm parameters, which get no decay and no LARS scaling.
+
+    What is not trained is in neither.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    weights = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
     return [{"params": weights}, {"params": others, "weight_decay": 0.0, "adapt": False}]

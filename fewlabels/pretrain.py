@@ -16,7 +16,7 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fewlabels.data.source import ImageSource, fingerprint
+from fewlabels.data.source import ImageSource, evenly_spaced, fingerprint
 from fewlabels.engine import run_folder
 from fewlabels.engine.checkpoints import newest_checkpoint, write_checkpoint
 from fewlabels.engine.interrupts import stop_wish
@@ -46,12 +46,9 @@ LOSSES_READ_EVERY = 20
 
 def build_method(settings: PretrainSettings, channels: int, seed: int) -> Method:
     """The method around a fresh backbone; initial weights are a function of the seed."""
-    if settings.method not in METHODS:
-        raise InputError(f"method {settings.method!r}: no such method. Choose one of {', '.join(METHODS)}.")
-    entry = METHODS[settings.method]
     with seeded(seed, "init", settings.method):
         backbone = make_backbone(settings.backbone, channels)
-        return entry.build(backbone, backbone.num_features, entry.settings)
+        return METHODS[settings.method].build(backbone, backbone.num_features, settings.of_method)
 
 
 def pretrain(
@@ -116,7 +113,8 @@ class Pretraining:
         )
         self.per_epoch = self.pairs.per_epoch
         self.total = settings.epochs * self.per_epoch
-        self.decided = {**asdict(settings), "seed": seed, "views": _named(views), "data": fingerprint(source)}
+        about = {"method_settings": asdict(settings.of_method), "seed": seed, "views": _named(views)}
+        self.decided = {**asdict(settings), **about, "data": fingerprint(source)}
         self.decided = json.loads(json.dumps(self.decided))  # as it will be read back
         self.ema: AveragedModel | None = None
         self._models: dict[bool, Any] = {}
@@ -191,7 +189,7 @@ class Pretraining:
             network: Any = torch.compile(self.method) if choice.compile else self.method
             self._models[choice.compile] = self.fabric.setup_module(network)
         self.model = self._models[choice.compile]
-        optimizer = METHODS[self.settings.method].settings.optimizer
+        optimizer = self.settings.of_method.optimizer
         if self.settings.lr is not None:
             optimizer = replace(optimizer, lr=self.settings.lr)
         self.optimizer = optimizer.build(self.method.param_groups())
@@ -244,17 +242,31 @@ class Pretraining:
         return cosine_with_warmup(step, self.total, round(self.settings.warmup_epochs * self.per_epoch))
 
     def _check_views(self, views: Views) -> None:
-        """Whether the views suit these images and this backbone, before any work is done."""
-        size = tuple(views(self.source.read(slice(1)), (self.seed, "check")).shape[2:])
+        """Whether images, views and backbone suit each other, before any work is done."""
+        images = self.source.read(evenly_spaced(self.source))
+        if len(images) > 1 and (images == images[:1]).all():
+            raise InputError(f"images: the {len(images)} looked at are all the same. Pass images that differ.")
+        view = views(images[:1], (self.seed, "check"))
+        size = tuple(view.shape[2:])
         wanted = self.method.backbone.image_size
         if wanted is not None and size != (wanted, wanted):
             raise InputError(
                 f"views of {size[0]}x{size[1]} pixels: backbone {self.settings.backbone} takes {wanted}x{wanted}. "
                 "Choose a backbone that takes any size, such as resnet18."
             )
+        try:
+            with torch.no_grad():
+                self.method.backbone.eval()(view)
+        except (RuntimeError, AssertionError):
+            raise InputError(
+                f"views of {size[0]}x{size[1]} pixels: not what backbone {self.settings.backbone} takes. "
+                "Choose another backbone, such as resnet18, or larger images."
+            ) from None
+        finally:
+            self.method.train()
 
     def _batch_size(self) -> int:
-        size = self.settings.batch_size or METHODS[self.settings.method].settings.batch_size
+        size = self.settings.batch_size or self.settings.of_method.batch_size
         parts = self.settings.accumulate * self.engine.processes
         if len(self.source) < 2 * parts:
             raise InputError(f"{len(self.source)} images: pretraining needs at least {2 * parts} here. Add images.")

@@ -122,9 +122,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(logger, fmnist, tmp_path: 
     pretrain = [sys.executable, "-m", "fewlabels.cli", "pretrain", str(tmp_path / "images.npy"), "--method", "simsiam"]
     pretrain += ["--epochs", "5", "--tune", "off", "--checkpoint-seconds", "0", "--logger", logger]
     pretrain += ["--out", str(disk / "run")]
-    # A checkpoint has about 3 MB: some fit, then none does.
+    # A checkpoint has about 13 MB: some fit, then none does.
     script = (
-        f'mount -t tmpfs -o size=8m none {disk} || exit 77; "$@"; code=$?; cp -r {disk}/run {disk}/../kept; exit $code'
+        f'mount -t tmpfs -o size=40m none {disk} || exit 77; "$@"; code=$?; cp -r {disk}/run {disk}/../kept; exit $code'
     )
     if not shutil.which("unshare"):
         pytest.skip("no unshare here: a full disk needs a small one to be mounted")
@@ -225,8 +225,20 @@ def floats(data: Path, folder: Path) -> None:
     np.save(folder / "images.npy", np.zeros((40, 28, 28), np.float32))
 
 
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
 def large(data: Path, folder: Path) -> None:
-    np.save(folder / "images.npy", np.zeros((40, 64, 64), np.uint8))
+    np.save(folder / "images.npy", noise(40, 64, 64))
+
+
+def tiny(data: Path, folder: Path) -> None:
+    np.save(folder / "images.npy", noise(40, 8, 8))
+
+
+def all_the_same(data: Path, folder: Path) -> None:
+    np.save(folder / "images.npy", np.full((40, 28, 28), 7, np.uint8))
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -266,7 +278,11 @@ BAD = [
     ("no such npy", nothing, "pretrain {folder}/none.npy --logger none", "none.npy: no such file"),
     ("npy of floats", floats, "PRETRAIN", "images.npy: pixels are float32, not uint8"),
     ("images of a size the backbone does not take", large, "PRETRAIN", "views of 64x64 pixels: backbone article"),
-    ("unknown method", nothing, "PRETRAIN --method simsim", "method 'simsim': no such method"),
+    ("unknown method", nothing, "PRETRAIN --method simsim", "method 'simsim': no such method. Did you mean simsiam"),
+    ("unknown preset", nothing, "PRETRAIN --preset moco", "--preset moco: no such choice"),
+    ("unknown network of timm", nothing, "PRETRAIN --backbone timm/resnet51", "timm/resnet50"),
+    ("images that are all the same", all_the_same, "PRETRAIN", "all the same. Pass images that differ"),
+    ("images too small", tiny, "PRETRAIN --backbone timm/convnext_atto", "views of 8x8 pixels: not what backbone timm"),
     ("unknown backbone", nothing, "PRETRAIN --backbone vgg", "backbone 'vgg': no such backbone"),
     ("unknown views", nothing, "PRETRAIN --views mirror", "--views mirror: no such choice"),
     ("colour views of gray images", nothing, "PRETRAIN --views rgb-small", "needs 3 channels; the images have 1"),
@@ -287,7 +303,7 @@ def test_a_mistake_is_one_line_and_loses_nothing(
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.safetensors").write_text("the user's own")
-    np.save(tmp_path / "images.npy", np.zeros((40, 28, 28), np.uint8))
+    np.save(tmp_path / "images.npy", noise(40, 28, 28))
     spoil(data, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     command = command.replace("PRETRAIN", PRETRAIN, 1)

@@ -5,10 +5,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from fewlabels.methods.barlow_twins import redundancy_loss
+from fewlabels.methods.moco import batch_loss
 from fewlabels.methods.simclr import nt_xent
+from fewlabels.methods.vicreg import covariance, variance
 from fewlabels.parallel import gathered, synchronised
 
 ROWS = 6
+LOSSES = {
+    "simclr": nt_xent,
+    "mocov3": lambda q, k: batch_loss(q, k, 0.2),
+    "vicreg": lambda z0, z1: covariance(gathered(z0)) + variance(gathered(z0) / 4) + covariance(gathered(z1)),
+    "barlow-twins": lambda z0, z1: redundancy_loss(gathered(z0), gathered(z1), 0.1),
+}
+"""Those that look at the whole batch."""
 
 
 def parts(seed: int, *shape: int) -> Tensor:
@@ -38,13 +48,14 @@ def one_of_two(rank: int, store: str, alone: dict[str, Tensor]) -> None:
     dist.all_reduce(gradient)
     torch.testing.assert_close(gradient, alone["weight.grad"])
 
-    z = parts(2, 4)[mine].requires_grad_()
-    loss = nt_xent(z, parts(3, 4)[mine])
-    loss.backward()
-    whole = loss.detach().clone()
-    dist.all_reduce(whole)
-    torch.testing.assert_close(whole / 2, alone["loss"])
-    torch.testing.assert_close(z.grad / 2, alone["z.grad"][mine])
+    for name, objective in LOSSES.items():
+        z = parts(2, 4)[mine].requires_grad_()
+        loss = objective(z, parts(3, 4)[mine])
+        loss.backward()
+        whole = loss.detach().clone()
+        dist.all_reduce(whole)
+        torch.testing.assert_close(whole / 2, alone[f"{name} loss"])
+        torch.testing.assert_close(z.grad / 2, alone[f"{name} gradient"][mine])
     torch.testing.assert_close(gathered(parts(2, 4)[mine]), parts(2, 4))
     dist.destroy_process_group()
 
@@ -53,10 +64,12 @@ def test_two_processes_give_the_norms_losses_and_gradients_of_one(tmp_path):
     x, norms = parts(0, 3, 2, 2).requires_grad_(), network()
     y = norms(x)
     (y * parts(1, 12)).sum().backward()
-    z = parts(2, 4).requires_grad_()
-    loss = nt_xent(z, parts(3, 4))
-    loss.backward()
-    alone = {"y": y, "x.grad": x.grad, "weight.grad": norms[0].weight.grad, "loss": loss, "z.grad": z.grad}
+    alone = {"y": y, "x.grad": x.grad, "weight.grad": norms[0].weight.grad}
+    for name, objective in LOSSES.items():
+        z = parts(2, 4).requires_grad_()
+        alone[f"{name} loss"] = objective(z, parts(3, 4))
+        alone[f"{name} loss"].backward()
+        alone[f"{name} gradient"] = z.grad
     alone = {name: value.detach() for name, value in {**alone, **norms.state_dict()}.items()}
     mp.spawn(one_of_two, (str(tmp_path / "store"), alone), nprocs=2)
 

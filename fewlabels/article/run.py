@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from fewlabels.article.arms import Arm, ArticlePlan, train_arm
+from fewlabels.article.methods import ARTICLE_METHODS
 from fewlabels.article.summary import claims, simclr_against_simsiam, summarise
 from fewlabels.article.views import randaugment
 from fewlabels.data.source import ArraySource
@@ -91,7 +92,12 @@ class ArticleRun:
         if not weights.is_file():
             wanted = self.pretrain_epochs(arm.pretrained_by)
             settings = PretrainSettings(
-                arm.pretrained_by, wanted[-1], schedule="constant", drop_last=False, keep_epochs=wanted
+                arm.pretrained_by,
+                wanted[-1],
+                ARTICLE_METHODS[arm.pretrained_by],
+                schedule="constant",
+                drop_last=False,
+                keep_epochs=wanted,
             )
             # A trial could choose a compiled network, whose figures differ in the last digits.
             engine = Engine(self.device.type, tune=False)
@@ -184,7 +190,7 @@ def _umap(run: ArticleRun, epochs: int) -> dict[str, Any]:
         if umap["title"] == title:
             return dict(umap)
     run.console.print(f"Drawing the UMAP of {len(run.test):,} test images")
-    settings = PretrainSettings("simsiam", epochs)
+    settings = PretrainSettings("simsiam", epochs, ARTICLE_METHODS["simsiam"])
     method = build_method(settings, run.test.shape[0], seed=0)
     weights = kept_folder(run.pretraining("simsiam"), epochs) / "method.safetensors"
     load_exactly(method, read_weights(weights)[0], weights)

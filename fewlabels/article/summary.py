@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fewlabels.methods import METHODS
+from fewlabels.article.methods import SIMCLR, SIMSIAM
 
 DROP_CLAIMED = 0.25
 GAIN_CLAIMED = 0.15
@@ -93,22 +93,21 @@ def _pretraining(arm: ArmSummary) -> str:
 def simclr_against_simsiam(summaries: list[ArmSummary], states: dict[str, Row], num_images: int) -> list[list[str]]:
     """The tutorial's comparison as a table, with what was measured here: a header and rows of three cells."""
     by_arm = {summary.arm: summary for summary in summaries}
-    simclr, simsiam = METHODS["simclr"].settings, METHODS["simsiam"].settings
     short_simclr, short_simsiam = by_arm["frozen-simclr"], by_arm["frozen-simsiam-short"]
-    batch = simclr.batch_size
+    batch = SIMCLR.batch_size
     rates = {name: num_images * state["epochs"] / state["seconds"] for name, state in states.items()}
     return [
         ["", "SimCLR", "SimSiam"],
         ["negative pairs", f"the other {2 * batch - 2} views of the batch", "none"],
-        ["loss", f"NT-Xent, temperature {simclr.temperature}", "negative cosine, stop-gradient on one side"],
+        ["loss", f"NT-Xent, temperature {SIMCLR.temperature}", "negative cosine, stop-gradient on one side"],
         ["kept from collapse by", "negatives pushing apart", "predictor and stop-gradient"],
         [
             "on top of the backbone",
-            f"projector 2048 to {simclr.projector_hidden} to {simclr.projector_out}",
-            f"predictor 2048 to {simsiam.predictor_hidden} to 2048",
+            f"projector 2048 to {SIMCLR.projector_hidden} to {SIMCLR.projector_out}",
+            f"predictor 2048 to {SIMSIAM.predictor_hidden} to 2048",
         ],
-        ["batch", f"{simclr.batch_size} (large ones help)", f"{simsiam.batch_size} (small ones do)"],
-        ["optimizer", _optimizer(simclr.optimizer), _optimizer(simsiam.optimizer)],
+        ["batch", f"{SIMCLR.batch_size} (large ones help)", f"{SIMSIAM.batch_size} (small ones do)"],
+        ["optimizer", _optimizer(SIMCLR.optimizer), _optimizer(SIMSIAM.optimizer)],
         ["images/s, measured", f"{rates['simclr']:,.0f}", f"{rates['simsiam']:,.0f}"],
         [
             f"macro-F1 of frozen backbone + head (epochs of pretraining: {short_simclr.pretrain_epochs})",

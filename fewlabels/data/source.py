@@ -37,9 +37,14 @@ class ImageSource(Protocol):
         """The images at these positions, uint8 [B, C, H, W]."""
 
 
-def fingerprint(source: ImageSource, sampled: int = 64) -> str:
+def evenly_spaced(source: ImageSource, number: int = 64) -> np.ndarray:
+    """Positions of so many images, or of all where there are fewer; int64."""
+    return np.linspace(0, len(source) - 1, min(number, len(source))).astype(np.int64)
+
+
+def fingerprint(source: ImageSource) -> str:
     """Number, shape and a digest of evenly spaced images: tells data sets apart without reading them whole."""
-    rows = np.linspace(0, len(source) - 1, min(sampled, len(source))).astype(np.int64)
+    rows = evenly_spaced(source)
     digest = hashlib.blake2b(source.read(rows).numpy().tobytes(), digest_size=8).hexdigest()
     return f"{len(source)} images of {'x'.join(map(str, source.shape))}, {digest}"
 

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from difflib import get_close_matches
+from typing import Any, Literal
 
 import torch
 
 from fewlabels.errors import InputError
+from fewlabels.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,8 @@ class PretrainSettings:
 
     method: str
     epochs: int
+    method_settings: Any = None
+    """The method's dataclass of settings; None: its defaults."""
     backbone: str = "article"
     batch_size: int | None = None
     """Images an optimizer step, over all processes; None: the method's own."""
@@ -33,6 +37,10 @@ class PretrainSettings:
     """Epochs after which the weights are also kept for good, in ``epoch-N/``."""
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            near = get_close_matches(self.method, METHODS, n=1)
+            meant = f"Did you mean {near[0]}? " if near else ""
+            raise InputError(f"method {self.method!r}: no such method. {meant}Choose one of {', '.join(METHODS)}.")
         for name, fits, wanted in (
             ("epochs", self.epochs >= 1, "1 or more"),
             ("batch_size", self.batch_size is None or self.batch_size >= 2, "2 or more"),
@@ -43,6 +51,11 @@ class PretrainSettings:
         ):
             if not fits:
                 raise InputError(f"{name} {getattr(self, name)}: must be {wanted}.")
+
+    @property
+    def of_method(self) -> Any:
+        """The method's settings, those given or its defaults."""
+        return self.method_settings or METHODS[self.method].settings
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fewlabels.methods.barlow_twins import BarlowTwins, BarlowTwinsSettings
 from fewlabels.methods.base import Method, MethodOutput
+from fewlabels.methods.byol import BYOL, BYOLSettings
+from fewlabels.methods.moco import MoCoV2, MoCoV2Settings, MoCoV3, MoCoV3Settings
 from fewlabels.methods.simclr import SimCLR, SimCLRSettings
 from fewlabels.methods.simsiam import SimSiam, SimSiamSettings
+from fewlabels.methods.vicreg import VICReg, VICRegSettings
 
 
 class MethodEntry(NamedTuple):
@@ -16,8 +20,13 @@ class MethodEntry(NamedTuple):
 
 
 METHODS: dict[str, MethodEntry] = {
-    "simsiam": MethodEntry(SimSiam, SimSiamSettings()),
     "simclr": MethodEntry(SimCLR, SimCLRSettings()),
+    "simsiam": MethodEntry(SimSiam, SimSiamSettings()),
+    "byol": MethodEntry(BYOL, BYOLSettings()),
+    "mocov2": MethodEntry(MoCoV2, MoCoV2Settings()),
+    "mocov3": MethodEntry(MoCoV3, MoCoV3Settings()),
+    "vicreg": MethodEntry(VICReg, VICRegSettings()),
+    "barlow-twins": MethodEntry(BarlowTwins, BarlowTwinsSettings()),
 }
 
 __all__ = ["METHODS", "Method", "MethodEntry", "MethodOutput"]

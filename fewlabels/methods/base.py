@@ -8,7 +8,7 @@ from fewlabels.models.backbones import Backbone
 
 
 class MethodOutput(NamedTuple):
-    """One step's figures: the loss to minimise, a projection [B, D] to observe, named parts to log.
+    """One step's figures: the loss to minimise, features [B, F] and projection [B, D] of ``x0`` to observe.
 
     A tuple, since Lightning Fabric looks into what a network returns and refuses frozen dataclasses.
     """
@@ -22,14 +22,16 @@ class Method(nn.Module):
     """A network that is called with two batches of views and returns a :class:`MethodOutput`."""
 
     backbone: Backbone
+    projector: nn.Module
+    """From features to the projection that the loss compares."""
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """x0, x1: float [B, C, H, W], row i of one and of the other from the same image."""
         raise NotImplementedError
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups that the optimizer is built from: all parameters alike, unless a method says otherwise."""
-        return [{"params": list(self.parameters())}]
+        """The groups that the optimizer is built from: all that is trained alike, unless a method says otherwise."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def after_step(self, progress: float) -> None:
         """Called after each optimizer step with the share of the run done, in (0, 1]; most methods do nothing."""

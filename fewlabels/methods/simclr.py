@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.methods.base import Method, MethodOutput
 from fewlabels.models.backbones import Backbone
+from fewlabels.models.heads import mlp
 from fewlabels.optimizers import OptimizerSettings, without_decay
 from fewlabels.parallel import gathered, rank
 
@@ -51,12 +52,7 @@ class SimCLR(Method):
         settings = settings or SimCLRSettings()
         self.temperature = settings.temperature
         self.backbone = backbone
-        self.projector = nn.Sequential(
-            nn.Linear(num_features, settings.projector_hidden, bias=False),
-            nn.BatchNorm1d(settings.projector_hidden),
-            nn.ReLU(),
-            nn.Linear(settings.projector_hidden, settings.projector_out),
-        )
+        self.projector = mlp((num_features, settings.projector_hidden, settings.projector_out))
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """x0, x1: float [B, C, H, W]."""

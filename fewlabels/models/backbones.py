@@ -1,9 +1,13 @@
 """Networks that turn images into features."""
 
 from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models import resnet18
+from torchvision.models import resnet18, resnet50
 
 from fewlabels.errors import InputError
 
@@ -41,22 +45,22 @@ class ArticleBackbone(nn.Sequential, Backbone):
         self.num_features = 128 * 4 * 4
 
 
-class ResNet18(Backbone):
-    """ResNet-18 (He et al. 2016) with the stem for small images: float [B, C, H, W] to [B, 512].
+class ResNet(Backbone):
+    """ResNet (He et al. 2016) with the stem for small images: float [B, C, H, W] to [B, num_features].
 
     The stem is one 3x3 convolution of stride 1 and no pooling, as SimCLR has it on CIFAR-10 (appendix B.9).
     """
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self, build: Callable[[], Any], channels: int) -> None:
         super().__init__()
-        self.network = resnet18()
+        self.network = build()
+        self.num_features = self.network.fc.in_features
         self.network.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
         self.network.maxpool = nn.Identity()
         self.network.fc = nn.Identity()
         nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.channels = channels
         self.image_size = None
-        self.num_features = 512
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float [B, C, H, W]."""
@@ -64,8 +68,56 @@ class ResNet18(Backbone):
         return features
 
 
-BACKBONES: dict[str, Callable[[int], Backbone]] = {"article": ArticleBackbone, "resnet18": ResNet18}
-"""Name to constructor; the argument is the number of channels."""
+class TimmBackbone(Backbone):
+    """Any network of timm (Wightman 2019), without its classifier: float [B, C, H, W] to [B, num_features].
+
+    Args:
+        name: as timm has it, such as ``vit_tiny_patch16_224``.
+        channels: C.
+        weights: a safetensors file with timm's pretrained weights of this network; fresh ones without it. Where C is
+            not 3, the first layer's are summed or repeated over channels, as timm does.
+
+    Raises:
+        InputError: if timm is not installed, does not know the name, or the weights are of another network.
+    """
+
+    def __init__(self, name: str, channels: int, weights: Path | None = None) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ModuleNotFoundError:
+            raise InputError(
+                f"backbone timm/{name}: timm is not installed. Run: pip install 'fewlabels[timm]'"
+            ) from None
+        if name.split(".")[0] not in timm.list_models():
+            near = get_close_matches(name, timm.list_models(), n=3)
+            meant = f"Did you mean timm/{', timm/'.join(near)}?" if near else "timm.list_models() has the names."
+            raise InputError(f"backbone timm/{name}: timm has no such network. {meant}")
+        given: dict[str, Any] = {}
+        if weights is not None:
+            given = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
+        try:
+            self.network: Any = timm.create_model(name, num_classes=0, in_chans=channels, **given)
+        except (RuntimeError, ValueError, KeyError) as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(f"backbone timm/{name}: {weights or 'cannot be built'}: {why}") from None
+        self.channels = channels
+        about = self.network.pretrained_cfg
+        self.image_size = about["input_size"][-1] if about.get("fixed_input_size") else None
+        self.num_features = getattr(self.network, "head_hidden_size", None) or self.network.num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float [B, C, H, W]."""
+        features: Tensor = self.network(x)
+        return features
+
+
+BACKBONES: dict[str, Callable[[int], Backbone]] = {
+    "article": ArticleBackbone,
+    "resnet18": partial(ResNet, resnet18),
+    "resnet50": partial(ResNet, resnet50),
+}
+"""Name to constructor; the argument is the number of channels. Beside these, ``timm/NAME``."""
 
 
 def make_backbone(name: str, channels: int) -> Backbone:
@@ -74,6 +126,11 @@ def make_backbone(name: str, channels: int) -> Backbone:
     Raises:
         InputError: if the name is unknown.
     """
+    if name.startswith("timm/"):
+        return TimmBackbone(name.removeprefix("timm/"), channels)
     if name not in BACKBONES:
-        raise InputError(f"backbone {name!r}: no such backbone. Choose one of {', '.join(BACKBONES)}.")
+        near = get_close_matches(name, BACKBONES, n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
+        known = ", ".join(BACKBONES)
+        raise InputError(f"backbone {name!r}: no such backbone. {meant}Choose one of {known}, or timm/NAME.")
     return BACKBONES[name](channels)

@@ -99,11 +99,15 @@ def load_classifier(path: Path) -> Classifier:
         name, channels, classes = about["backbone"], int(about["channels"]), json.loads(about["class_names"])
     except (KeyError, ValueError):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit") from None
-    if name not in BACKBONES:
+    of_timm = name.startswith("timm/")
+    if name not in BACKBONES and not of_timm:
         raise InputError(f"{path}: unknown backbone {name!r}. This version knows {', '.join(BACKBONES)}.")
     if not (1 <= channels <= 1024 and isinstance(classes, list) and 1 <= len(classes) <= 1_000_000):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit")
-    with torch.device("meta"):  # a file's word on sizes costs no memory before its tensors are checked
-        shapes = Classifier(name, [str(c) for c in classes], channels)
-    load_exactly(shapes.to_empty(device="cpu"), tensors, path)
-    return shapes.eval()
+    # A file's word on sizes costs no memory before its tensors are checked. timm computes buffers that no file holds.
+    with torch.device("cpu" if of_timm else "meta"):
+        model = Classifier(name, [str(c) for c in classes], channels)
+    if not of_timm:
+        model = model.to_empty(device="cpu")
+    load_exactly(model, tensors, path)
+    return model.eval()

@@ -1,0 +1,75 @@
+"""Probes: simple classifiers on frozen features, every choice made by cross-validation on the given labels."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fewlabels.errors import InputError
+
+FOLDS = 5
+KNN_K = (1, 3, 5, 10, 20, 50)
+LOGISTIC_C = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strength of the L2 penalty on standardised features."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted probe and how it was chosen."""
+
+    kind: Literal["knn", "logistic"]
+    estimator: Any
+    """scikit-learn's: ``predict`` and ``predict_proba`` on features float [N, F]."""
+    chosen: float
+    """k or C."""
+    cv_macro_f1: float
+    """Mean over folds of the given labels, for what was chosen; nan where a class is too small to be split."""
+
+
+def knn_probe(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> Probe:
+    """Nearest neighbours by cosine similarity; k by cross-validation.
+
+    Args:
+        features: float [N, F].
+        labels: int64 [N], all >= 0.
+        seed: of the folds.
+
+    Raises:
+        InputError: if there are fewer than two classes.
+    """
+    return _best("knn", features, labels, seed)
+
+
+def logistic_probe(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> Probe:
+    """Logistic regression on standardised features; C by cross-validation. As :func:`knn_probe`."""
+    return _best("logistic", features, labels, seed)
+
+
+def _best(kind: Literal["knn", "logistic"], features: np.ndarray, labels: np.ndarray, seed: int) -> Probe:
+    counts = np.unique(labels, return_counts=True)[1]
+    if len(counts) < 2:
+        raise InputError(f"labels of {len(counts)} class: a probe needs two or more. Label images of another class.")
+    folds = min(FOLDS, int(counts.min()))
+    in_fold = len(labels) - (-(-len(labels) // max(folds, 2)))
+    grid: tuple[float, ...] = tuple(k for k in KNN_K if k <= in_fold) if kind == "knn" else LOGISTIC_C
+    if folds < 2:  # nothing to choose by
+        chosen, score = grid[min(2, len(grid) - 1)], float("nan")
+    else:
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        scores = [
+            cross_val_score(_estimator(kind, value), features, labels, cv=splits, scoring="f1_macro").mean()
+            for value in grid
+        ]
+        chosen, score = grid[int(np.argmax(scores))], float(max(scores))
+    return Probe(kind, _estimator(kind, chosen).fit(features, labels), chosen, score)
+
+
+def _estimator(kind: Literal["knn", "logistic"], value: float) -> Any:
+    if kind == "knn":
+        return KNeighborsClassifier(n_neighbors=int(value), metric="cosine")
+    return make_pipeline(StandardScaler(), LogisticRegression(C=value, max_iter=200, tol=1e-3))

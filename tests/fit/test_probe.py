@@ -1,0 +1,70 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from fewlabels.errors import InputError
+from fewlabels.fit.probe import KNN_K, LOGISTIC_C, knn_probe, logistic_probe
+
+PROBES = pytest.mark.parametrize("probe", [knn_probe, logistic_probe])
+
+
+def blobs(per_class: int, noise: float = 0.5, seed: int = 0):
+    """Three directions in ten dimensions, with noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), per_class)
+    return (np.eye(10)[labels] + noise * rng.normal(size=(len(labels), 10)) / math.sqrt(10)).astype(np.float32), labels
+
+
+@PROBES
+def test_it_learns_what_is_to_be_learned_and_says_how_well(probe):
+    features, labels = blobs(20)
+    found = probe(features, labels)
+    others, truth = blobs(100, seed=1)
+    score = f1_score(truth, found.estimator.predict(others), average="macro")
+    assert score > 0.95
+    assert found.cv_macro_f1 == pytest.approx(score, abs=0.06)
+    assert found.chosen in (KNN_K if found.kind == "knn" else LOGISTIC_C)
+    np.testing.assert_allclose(found.estimator.predict_proba(others).sum(axis=1), 1, rtol=1e-5)
+
+
+@PROBES
+def test_labels_without_meaning_give_a_score_of_chance(probe):
+    rng = np.random.default_rng(0)
+    found = probe(rng.normal(size=(150, 10)), rng.permutation(np.repeat(np.arange(3), 50)))
+    assert found.cv_macro_f1 < 0.5
+
+
+def test_neighbours_are_found_by_direction_not_length():
+    features, labels = blobs(20, noise=0.1)
+    lengths = np.linspace(0.1, 10, len(labels))[:, None]
+    assert knn_probe(features * lengths, labels).cv_macro_f1 == 1
+
+
+def test_many_neighbours_are_taken_where_labels_are_noisy():
+    features, labels = blobs(100, noise=0.3)
+    rng = np.random.default_rng(0)
+    wrong = rng.random(len(labels)) < 0.3
+    labels = np.where(wrong, rng.integers(0, 3, len(labels)), labels)
+    assert knn_probe(features, labels).chosen >= 10
+
+
+@PROBES
+def test_a_class_of_one_image_leaves_nothing_to_choose_by(probe):
+    features, labels = blobs(5)
+    found = probe(features[:11], labels[:11])  # 5, 5, 1
+    assert math.isnan(found.cv_macro_f1)
+    assert found.estimator.predict(features[:11]).shape == (11,)
+
+
+@PROBES
+def test_one_class_is_refused(probe):
+    with pytest.raises(InputError, match="two or more"):
+        probe(np.zeros((5, 3)), np.zeros(5, dtype=int))
+
+
+@PROBES
+def test_the_same_seed_gives_the_same_choice(probe):
+    features, labels = blobs(20, noise=1.5)
+    assert probe(features, labels, 3).cv_macro_f1 == probe(features, labels, 3).cv_macro_f1

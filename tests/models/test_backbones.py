@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fewlabels.errors import InputError
+from fewlabels.models.backbones import TimmBackbone, make_backbone
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("article", 28),
+        ("resnet18", 20),
+        ("resnet50", 20),
+        ("timm/vit_tiny_patch16_224", 224),
+        ("timm/mobilenetv3_small_050", 40),
+        ("timm/convnext_atto", 40),
+    ],
+)
+def test_any_backbone_takes_any_number_of_channels(name, size, channels):
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+    backbone = make_backbone(name, channels).eval()
+    assert backbone.image_size in (None, size)
+    with torch.no_grad():
+        features = backbone(torch.rand(2, channels, size, size))
+    assert features.shape == (2, backbone.num_features)
+
+
+def test_a_small_image_keeps_its_size_in_the_stem():
+    backbone = make_backbone("resnet18", 3)
+    assert backbone.network.maxpool(backbone.network.conv1(torch.rand(1, 3, 32, 32))).shape == (1, 64, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet19", "Did you mean resnet18"),
+        ("timm/vit_tiny_patch16_225", "timm/vit_tiny_patch16_224"),
+    ],
+)
+def test_an_unknown_name_brings_the_nearest(name, words):
+    with pytest.raises(InputError, match=words):
+        make_backbone(name, 3)
+
+
+def test_timms_pretrained_weights_are_taken_for_gray_images_too(tmp_path: Path):
+    timm = pytest.importorskip("timm")
+    whole = timm.create_model("mobilenetv3_small_050", num_classes=10)
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    # timm looks for as many classes as its own weights have
+    backbone = TimmBackbone("mobilenetv3_small_050", 1, tmp_path / "model.safetensors")
+    assert torch.equal(backbone.network.conv_head.weight, whole.conv_head.weight)
+    torch.testing.assert_close(backbone.network.conv_stem.weight, whole.conv_stem.weight.sum(1, keepdim=True))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path):
+    timm = pytest.importorskip("timm")
+    save_file(timm.create_model("mobilenetv3_small_075").state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"model.safetensors"):
+        TimmBackbone("mobilenetv3_small_050", 3, tmp_path / "model.safetensors")
