@@ -164,7 +164,7 @@ def plot_speed(path: Path) -> None:
         rate, rounds = row["images_per_second"], row["rounds"]
         colour = "#4e79a7" if row["what"] == "ours" else "#bab0ac"
         axis.barh(place, rate, color=colour, xerr=[[rate - min(rounds)], [max(rounds) - rate]], ecolor="#555555")
-        axis.text(rate / 50, place, title, va="center", color="white" if row["what"] == "ours" else "black", fontsize=9)
+        axis.text(40, place, title, va="center", color="white" if row["what"] == "ours" else "black", fontsize=9)
     axis.set(yticks=[], xlabel="images per second: median of the rounds, with their range")
     axis.spines[["top", "right"]].set_visible(False)
     with rc_context({"svg.hashsalt": "fewlabels"}), written_whole(path) as temporary:
