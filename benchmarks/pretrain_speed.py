@@ -29,6 +29,7 @@ from fewlabels.views.recipes import RECIPES
 
 COMMAND = "make benchmark-speed"
 THREADS = torch.get_num_threads()
+RIVALS = ("article", "lightly")
 
 
 def ours(source: ImageSource, views: str, settings: PretrainSettings, folder: Path, say: Observer) -> Run:
@@ -65,12 +66,12 @@ def floor(settings: PretrainSettings, shape: tuple[int, int, int], compiled: boo
 def in_turn(arms: dict[str, Run], ours: str, rounds: int, steps: int) -> dict[str, list[tuple[float, float]]]:
     """Seconds of our arm and of each other one right after it, round after round: A B A B.
 
-    The floors are near to ours and take part in every round; the others in every third.
+    The rivals, which are far slower, take part in every third round.
     """
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms if name != ours}
     for number in range(rounds):
         for name, each in seconds.items():
-            if name.startswith("floor") or number % 3 == 0:
+            if not name.startswith(RIVALS) or number % 3 == 0:
                 each.append((_turn(arms[ours], steps), _turn(arms[name], steps)))
     return seconds
 

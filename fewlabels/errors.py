@@ -1,5 +1,8 @@
 """The one exception that users are meant to read."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """A user's mistake or a refused input: one line saying what, where and what to do.
@@ -9,3 +12,13 @@ class InputError(ValueError):
 
     alone = False
     """Whether one of several processes has it and the others do not."""
+
+
+def did_you_mean(name: str, known: Iterable[str], number: int = 1, prefix: str = "") -> str:
+    """A question, after a space, with the known names that are nearest to a wrong one; empty if none is near.
+
+    >>> did_you_mean("simsim", ["simclr", "simsiam"])
+    ' Did you mean simsiam?'
+    """
+    near = get_close_matches(name, list(known), n=number)
+    return f" Did you mean {', '.join(prefix + each for each in near)}?" if near else ""

@@ -17,19 +17,17 @@ MARK = ".fewlabels"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def _explain(error: OSError, path: Path) -> InputError:
-    if error.errno in _FULL:
-        return InputError(f"{path}: no room left on the disk. Free some space or choose another folder with --out.")
-    return InputError(f"{path}: cannot be written ({error.strerror or error}). Choose another folder with --out.")
-
-
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Inside the block, what the system says of a full disk or a forbidden place is said to the user of ``path``."""
     try:
         yield
     except OSError as error:
-        raise _explain(error, path) from None
+        if error.errno in _FULL:
+            line = "no room left on the disk. Free some space or choose another folder with --out."
+        else:
+            line = f"cannot be written ({error.strerror or error}). Choose another folder with --out."
+        raise InputError(f"{path}: {line}") from None
 
 
 @contextmanager
@@ -43,13 +41,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)  # a folder cannot be renamed over a full one
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _explain(error, path) from None
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if temporary.is_dir() and path.is_dir():
+                shutil.rmtree(path)  # a folder cannot be renamed over a full one
+            os.replace(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

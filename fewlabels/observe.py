@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +53,7 @@ class _TensorBoardLogger:
         self._writer.close()
 
 
+@cache
 def _quieten_its_thread() -> None:
     """An error in TensorBoard's thread is raised again where the next value is logged; printing it is too much."""
     before = threading.excepthook
@@ -114,7 +116,12 @@ class _Explaining:
             self._logger.close()
 
 
-LOGGERS = ("tensorboard", "wandb", "mlflow", "none")
+_KINDS: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {
+    "tensorboard": _TensorBoardLogger,
+    "wandb": _WandbLogger,
+    "mlflow": _MlflowLogger,
+}
+LOGGERS = (*_KINDS, "none")
 
 
 def make_logger(name: str, folder: Path, settings: dict[str, Any]) -> Logger:
@@ -123,22 +130,17 @@ def make_logger(name: str, folder: Path, settings: dict[str, Any]) -> Logger:
     Raises:
         InputError: if the name is unknown, its package is not installed, or there is no room.
     """
-    kinds: dict[str, Callable[[Path, dict[str, Any]], Logger]] = {
-        "tensorboard": _TensorBoardLogger,
-        "wandb": _WandbLogger,
-        "mlflow": _MlflowLogger,
-    }
+    if name not in LOGGERS:
+        raise InputError(f"--logger {name}: no such logger. Choose one of {', '.join(LOGGERS)}.")
     if name == "none":
         return _NoLogger()
     try:
-        if name in kinds:
-            with explained(folder):
-                return _Explaining(kinds[name](folder, settings), folder)
+        with explained(folder):
+            return _Explaining(_KINDS[name](folder, settings), folder)
     except ModuleNotFoundError as error:
         raise InputError(
             f"--logger {name}: {error.name} is not installed. Run: pip install 'fewlabels[{name}]'"
         ) from None
-    raise InputError(f"--logger {name}: no such logger. Choose one of {', '.join(LOGGERS)}.")
 
 
 class _RateColumn(ProgressColumn):

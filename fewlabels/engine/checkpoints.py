@@ -76,4 +76,4 @@ def _step(place: Path) -> int:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    return sorted((place for place in folder.glob("step-*") if place.name[5:].isdecimal()), key=_step)
+    return sorted((place for place in folder.glob("step-*") if place.name.removeprefix("step-").isdecimal()), key=_step)

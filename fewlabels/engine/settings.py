@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
 
-from fewlabels.errors import InputError
+from fewlabels.errors import InputError, did_you_mean
 from fewlabels.methods import METHODS
 
 
@@ -38,9 +37,8 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            near = get_close_matches(self.method, METHODS, n=1)
-            meant = f"Did you mean {near[0]}? " if near else ""
-            raise InputError(f"method {self.method!r}: no such method. {meant}Choose one of {', '.join(METHODS)}.")
+            meant = did_you_mean(self.method, METHODS)
+            raise InputError(f"method {self.method!r}: no such method.{meant} Choose one of {', '.join(METHODS)}.")
         for name, fits, wanted in (
             ("epochs", self.epochs >= 1, "1 or more"),
             ("batch_size", self.batch_size is None or self.batch_size >= 2, "2 or more"),

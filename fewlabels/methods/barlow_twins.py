@@ -1,14 +1,13 @@
 """Barlow Twins: Zbontar et al., Self-Supervised Learning via Redundancy Reduction, ICML 2021."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from fewlabels.methods.base import Method, MethodOutput
 from fewlabels.models.backbones import Backbone
 from fewlabels.models.heads import mlp
-from fewlabels.optimizers import OptimizerSettings, without_decay
+from fewlabels.optimizers import OptimizerSettings
 from fewlabels.parallel import gathered
 
 
@@ -48,9 +47,6 @@ class BarlowTwins(Method):
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """x0, x1: float [B, C, H, W]."""
-        z0, z1 = self.projector(self.backbone(x0)), self.projector(self.backbone(x1))  # [B, D]
+        z0, z1 = self.encode(x0), self.encode(x1)  # [B, D]
         loss = redundancy_loss(gathered(z0), gathered(z1), self.off_diagonal)
         return MethodOutput(loss=loss, projection=z0)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        return without_decay(self)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fewlabels.models.backbones import Backbone
+from fewlabels.optimizers import without_decay
 
 
 class MethodOutput(NamedTuple):
@@ -25,13 +26,23 @@ class Method(nn.Module):
     projector: nn.Module
     """From features to the projection that the loss compares."""
 
+    @property
+    def encoder(self) -> nn.Sequential:
+        """Backbone and projector, for those methods that keep a slow copy of both."""
+        return nn.Sequential(self.backbone, self.projector)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Views, float [B, C, H, W], to projections [B, D]."""
+        z: Tensor = self.projector(self.backbone(x))
+        return z
+
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """x0, x1: float [B, C, H, W], row i of one and of the other from the same image."""
         raise NotImplementedError
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups that the optimizer is built from: all that is trained alike, unless a method says otherwise."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        """The groups that the optimizer is built from; most methods keep decay off norms and biases."""
+        return without_decay(self)
 
     def after_step(self, progress: float) -> None:
         """Called after each optimizer step with the share of the run done, in (0, 1]; most methods do nothing."""

@@ -1,17 +1,16 @@
 """BYOL: Grill et al., Bootstrap Your Own Latent, NeurIPS 2020."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewlabels.methods.base import Method, MethodOutput
 from fewlabels.methods.simsiam import negative_cosine
 from fewlabels.models.backbones import Backbone
 from fewlabels.models.heads import mlp
 from fewlabels.models.momentum import Momentum, rising
-from fewlabels.optimizers import OptimizerSettings, without_decay
+from fewlabels.optimizers import OptimizerSettings
 
 
 def bootstrap_loss(q: Tensor, z: Tensor) -> Tensor:
@@ -44,18 +43,15 @@ class BYOL(Method):
         self.backbone = backbone
         self.projector = mlp((num_features, settings.hidden, settings.out))
         self.predictor = mlp((settings.out, settings.hidden, settings.out))
-        self.target = Momentum(nn.Sequential(self.backbone, self.projector))
+        self.target = Momentum(self.encoder)
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """Symmetrised loss (section 3.1). x0, x1: float [B, C, H, W]."""
-        y0, y1 = self.projector(self.backbone(x0)), self.projector(self.backbone(x1))  # [B, D]
+        y0, y1 = self.encode(x0), self.encode(x1)  # [B, D]
         with torch.no_grad():
             z0, z1 = self.target.copy(x0), self.target.copy(x1)
         loss = bootstrap_loss(self.predictor(y0), z1) + bootstrap_loss(self.predictor(y1), z0)
         return MethodOutput(loss=loss, projection=y0)
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        return without_decay(self)
-
     def after_step(self, progress: float) -> None:
-        self.target.follow(nn.Sequential(self.backbone, self.projector), rising(self.momentum, progress))
+        self.target.follow(self.encoder, rising(self.momentum, progress))

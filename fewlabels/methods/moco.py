@@ -1,17 +1,16 @@
 """MoCo v2 (He et al. 2020; Chen, Fan, Girshick & He 2020) and MoCo v3 (Chen, Xie & He, ICCV 2021)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from fewlabels.methods.base import Method, MethodOutput
 from fewlabels.models.backbones import Backbone
 from fewlabels.models.heads import mlp
 from fewlabels.models.momentum import Momentum, rising
-from fewlabels.optimizers import OptimizerSettings, without_decay
+from fewlabels.optimizers import OptimizerSettings
 from fewlabels.parallel import gathered, rank
 
 
@@ -72,13 +71,13 @@ class MoCoV2(Method):
         self.momentum, self.temperature = settings.momentum, settings.temperature
         self.backbone = backbone
         self.projector = mlp((num_features, settings.hidden, settings.out))
-        self.keys = Momentum(nn.Sequential(self.backbone, self.projector))
+        self.keys = Momentum(self.encoder)
         self.register_buffer("queue", F.normalize(torch.randn(settings.queue, settings.out), dim=1))
         self.register_buffer("place", torch.zeros((), dtype=torch.long))
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """x0 gives queries, x1 keys: float [B, C, H, W]."""
-        q = self.projector(self.backbone(x0))  # [B, D]
+        q = self.encode(x0)  # [B, D]
         with torch.no_grad():
             k = self.keys.copy(x1)
         loss = queue_loss(q, k, self.queue.clone(), self.temperature)
@@ -94,11 +93,8 @@ class MoCoV2(Method):
         self.queue.index_copy_(0, places, keys)
         self.place.copy_((self.place + len(keys)) % len(self.queue))
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        return without_decay(self)
-
     def after_step(self, progress: float) -> None:
-        self.keys.follow(nn.Sequential(self.backbone, self.projector), self.momentum)
+        self.keys.follow(self.encoder, self.momentum)
 
 
 @dataclass(frozen=True)
@@ -113,8 +109,6 @@ class MoCoV3Settings:
     temperature: float = 0.2
     batch_size: int = 256
     optimizer: OptimizerSettings = OptimizerSettings("adamw", lr=2e-3, weight_decay=1e-4)
-    frozen_patches: bool = True
-    """Keep a ViT's first layer, the patch projection, as it was drawn (section 4.2)."""
 
 
 class MoCoV3(Method):
@@ -125,26 +119,23 @@ class MoCoV3(Method):
         settings = settings or MoCoV3Settings()
         self.momentum, self.temperature = settings.momentum, settings.temperature
         self.backbone = backbone
-        if settings.frozen_patches:
-            for name, parameter in backbone.named_parameters():
-                if "patch_embed." in name:
-                    parameter.requires_grad_(False)
+        # A ViT's first layer, the patch projection, stays as it was drawn (section 4.2).
+        for name, parameter in backbone.named_parameters():
+            if "patch_embed." in name:
+                parameter.requires_grad_(False)
         widths = [settings.hidden] * (settings.projector_layers - 1)
-        self.projector = mlp((num_features, *widths, settings.out), "plain norm")
-        self.predictor = mlp((settings.out, settings.hidden, settings.out), "plain norm")
-        self.keys = Momentum(nn.Sequential(self.backbone, self.projector))
+        self.projector = mlp((num_features, *widths, settings.out), normalised=True)
+        self.predictor = mlp((settings.out, settings.hidden, settings.out), normalised=True)
+        self.keys = Momentum(self.encoder)
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """Symmetrised loss (algorithm 1). x0, x1: float [B, C, H, W]."""
-        z0, z1 = self.projector(self.backbone(x0)), self.projector(self.backbone(x1))  # [B, D]
+        z0, z1 = self.encode(x0), self.encode(x1)  # [B, D]
         with torch.no_grad():
             k0, k1 = self.keys.copy(x0), self.keys.copy(x1)
         q0, q1 = self.predictor(z0), self.predictor(z1)
         loss = batch_loss(q0, k1, self.temperature) + batch_loss(q1, k0, self.temperature)
         return MethodOutput(loss=loss, projection=z0)
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        return without_decay(self)
-
     def after_step(self, progress: float) -> None:
-        self.keys.follow(nn.Sequential(self.backbone, self.projector), rising(self.momentum, progress))
+        self.keys.follow(self.encoder, rising(self.momentum, progress))

@@ -1,7 +1,6 @@
 """SimCLR: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 from fewlabels.methods.base import Method, MethodOutput
 from fewlabels.models.backbones import Backbone
 from fewlabels.models.heads import mlp
-from fewlabels.optimizers import OptimizerSettings, without_decay
+from fewlabels.optimizers import OptimizerSettings
 from fewlabels.parallel import gathered, rank
 
 
@@ -56,8 +55,5 @@ class SimCLR(Method):
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """x0, x1: float [B, C, H, W]."""
-        z0, z1 = self.projector(self.backbone(x0)), self.projector(self.backbone(x1))  # [B, D]
+        z0, z1 = self.encode(x0), self.encode(x1)  # [B, D]
         return MethodOutput(loss=nt_xent(z0, z1, self.temperature), projection=z0)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        return without_decay(self)

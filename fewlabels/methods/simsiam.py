@@ -43,7 +43,9 @@ class SimSiam(Method):
         super().__init__()
         settings = settings or SimSiamSettings()
         self.backbone = backbone
-        self.projector = mlp((num_features, *settings.projector), "plain norm") if settings.projector else nn.Identity()
+        self.projector = (
+            mlp((num_features, *settings.projector), normalised=True) if settings.projector else nn.Identity()
+        )
         width = settings.projector[-1] if settings.projector else num_features
         hidden = settings.predictor_hidden
         # The tutorial's first layer has a bias, which the batch norm behind it takes away again.
@@ -57,7 +59,7 @@ class SimSiam(Method):
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """Symmetrised loss (eq. 2). x0, x1: float [B, C, H, W]."""
-        z0, z1 = self.projector(self.backbone(x0)), self.projector(self.backbone(x1))  # [B, D]
+        z0, z1 = self.encode(x0), self.encode(x1)  # [B, D]
         p0, p1 = self.predictor(z0), self.predictor(z1)
         loss = (negative_cosine(p0, z1) + negative_cosine(p1, z0)) / 2
         return MethodOutput(loss=loss, projection=z0)

@@ -1,7 +1,6 @@
 """VICReg: Bardes, Ponce & LeCun, Variance-Invariance-Covariance Regularization, ICLR 2022."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,7 +8,7 @@ from torch.nn import functional as F
 from fewlabels.methods.base import Method, MethodOutput
 from fewlabels.models.backbones import Backbone
 from fewlabels.models.heads import mlp
-from fewlabels.optimizers import OptimizerSettings, without_decay
+from fewlabels.optimizers import OptimizerSettings
 from fewlabels.parallel import gathered
 
 
@@ -52,13 +51,10 @@ class VICReg(Method):
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
         """x0, x1: float [B, C, H, W]."""
-        z0, z1 = self.projector(self.backbone(x0)), self.projector(self.backbone(x1))  # [B, D]
+        z0, z1 = self.encode(x0), self.encode(x1)  # [B, D]
         parts = {"invariance": F.mse_loss(z0, z1)}  # of this process: the mean over processes is the batch's
         all0, all1 = gathered(z0), gathered(z1)
         parts["variance"] = (variance(all0) + variance(all1)) / 2
         parts["covariance"] = covariance(all0) + covariance(all1)
         loss = sum((getattr(self.settings, name) * part for name, part in parts.items()), z0.new_zeros(()))
         return MethodOutput(loss=loss, projection=z0, parts=parts)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        return without_decay(self)

@@ -1,7 +1,6 @@
 """Networks that turn images into features."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from fewlabels.errors import InputError
+from fewlabels.errors import InputError, did_you_mean
 
 
 class Backbone(nn.Module):
@@ -90,9 +89,8 @@ class TimmBackbone(Backbone):
                 f"backbone timm/{name}: timm is not installed. Run: pip install 'fewlabels[timm]'"
             ) from None
         if name.split(".")[0] not in timm.list_models():
-            near = get_close_matches(name, timm.list_models(), n=3)
-            meant = f"Did you mean timm/{', timm/'.join(near)}?" if near else "timm.list_models() has the names."
-            raise InputError(f"backbone timm/{name}: timm has no such network. {meant}")
+            meant = did_you_mean(name, timm.list_models(), 3, "timm/") or " timm.list_models() has the names."
+            raise InputError(f"backbone timm/{name}: timm has no such network.{meant}")
         given: dict[str, Any] = {}
         if weights is not None:
             given = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
@@ -129,8 +127,6 @@ def make_backbone(name: str, channels: int) -> Backbone:
     if name.startswith("timm/"):
         return TimmBackbone(name.removeprefix("timm/"), channels)
     if name not in BACKBONES:
-        near = get_close_matches(name, BACKBONES, n=1)
-        meant = f"Did you mean {near[0]}? " if near else ""
-        known = ", ".join(BACKBONES)
-        raise InputError(f"backbone {name!r}: no such backbone. {meant}Choose one of {known}, or timm/NAME.")
+        meant, known = did_you_mean(name, BACKBONES), ", ".join(BACKBONES)
+        raise InputError(f"backbone {name!r}: no such backbone.{meant} Choose one of {known}, or timm/NAME.")
     return BACKBONES[name](channels)
