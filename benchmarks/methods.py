@@ -1,0 +1,87 @@
+"""Macro-F1 with 1,000 labels after five minutes of pretraining by each method, on the tutorial's network.
+
+Each run may take ``BUDGET`` seconds of wall time, what it compiles included; how many epochs fit is measured before.
+The probe learns from the tutorial's first 1,000 labels and chooses C or k by cross-validation on them; test labels
+are read once a row. The weights stay in ``runs/methods``, for ``benchmarks.scores``.
+"""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.harness import ResultFile
+from fewlabels.data.fashion_mnist import fashion_mnist
+from fewlabels.data.source import ArraySource, evenly_spaced
+from fewlabels.evaluate import macro_f1, outputs
+from fewlabels.fit.probe import knn_probe, logistic_probe
+from fewlabels.methods import METHODS
+from fewlabels.observe import Observer
+from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
+from fewlabels.quality import rankme
+from fewlabels.views.recipes import RECIPES
+
+BUDGET = 300.0
+STARTING = 15.0
+"""Seconds of the budget that are left for compiling."""
+SEEDS = (0, 1, 2)
+LABELS = 1000
+RANKED = 2048
+"""Training images whose features' rank is taken."""
+RUNS = Path("runs/methods")
+
+
+def pretrained(method: str, seed: int, folder: Path, source: ArraySource) -> tuple[torch.nn.Module, int, float]:
+    """A backbone after as many epochs as fit into the budget, their number, and the seconds they took."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    views, engine = RECIPES["gray-small"], Engine(checkpoint_seconds=3600)
+    trial = Pretraining(source, views, PretrainSettings(method, 20), folder, seed, Observer(""), engine)
+    seconds_an_epoch = trial.seconds_a_step(trial._choice(), 60) * trial.per_epoch
+    epochs = max(1, int((BUDGET - STARTING) / seconds_an_epoch))
+    began = time.perf_counter()
+    run = Pretraining(source, views, PretrainSettings(method, epochs), folder, seed, Observer(""), engine)
+    run.go()
+    return run.method.backbone, epochs, time.perf_counter() - began
+
+
+def measured(method: str, seed: int) -> dict[str, object]:
+    """One row; method "untrained" is the network as it is drawn."""
+    splits = fashion_mnist()
+    if method == "untrained":
+        backbone: torch.nn.Module = build_method(PretrainSettings("simclr", 1), 1, seed).backbone
+        epochs, seconds = 0, 0.0
+    else:
+        backbone, epochs, seconds = pretrained(method, seed, RUNS / f"{method}-{seed}", splits.train)
+    labelled = splits.train.first_k(LABELS)
+    features, test = outputs(backbone, labelled), outputs(backbone, splits.test)
+    ranked = outputs(backbone, splits.train.subset(evenly_spaced(splits.train, RANKED)))
+    row: dict[str, object] = {"method": method, "seed": seed, "epochs": epochs, "labels": LABELS}
+    row |= {"pretrain_seconds": round(seconds, 1), "rankme": round(rankme(torch.from_numpy(ranked)), 1)}
+    for probe in (logistic_probe(features, labelled.labels), knn_probe(features, labelled.labels)):
+        name = {"logistic": "probe", "knn": "knn"}[probe.kind]
+        row |= {
+            f"{name}_macro_f1": round(macro_f1(splits.test.labels, probe.estimator.predict(test)), 4),
+            f"{name}_cv_macro_f1": round(probe.cv_macro_f1, 4),
+            f"{name}_chosen": probe.chosen,
+        }
+    return row
+
+
+def main() -> None:
+    """Measure what has no row yet; with method names as arguments, of those alone."""
+    file = ResultFile("methods", "python -m benchmarks.methods", keys=("method", "seed"))
+    for seed in SEEDS:
+        for method in ("untrained", *METHODS):
+            if file.has(method=method, seed=seed) or (sys.argv[1:] and method not in sys.argv[1:]):
+                continue
+            began = time.perf_counter()
+            row = measured(method, seed)
+            file.add({**row, "seconds": round(time.perf_counter() - began, 1)})
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
