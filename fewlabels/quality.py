@@ -29,12 +29,12 @@ def rankme(h: Tensor) -> float:
 
 
 def alignment(z0: Tensor, z1: Tensor) -> float:
-    """Mean squared distance of both views' normalised projections [N, D], in [0, 4] (Wang & Isola 2020, section 4.1)."""
+    """Mean squared distance of both views' normalised features [N, D], in [0, 4] (Wang & Isola 2020, section 4.1)."""
     return float((F.normalize(z0, dim=1) - F.normalize(z1, dim=1)).square().sum(dim=1).mean())
 
 
 def uniformity(z: Tensor) -> float:
-    """Log of the mean of exp(-2 d^2) over pairs of normalised projections [N, D] (Wang & Isola 2020, section 4.1).
+    """Log of the mean of exp(-2 d^2) over pairs of normalised features [N, D] (Wang & Isola 2020, section 4.1).
 
     From nearly -4, spread evenly, to 0, all the same.
     """
@@ -66,7 +66,7 @@ def alpha_req(h: Tensor) -> float:
 
 
 def lidar(views: Tensor) -> float:
-    """Effective rank of the linear discriminant that tells images apart, each image a class (Thilak et al. 2024, eq. 4).
+    """Effective rank of the linear discriminant whose classes are the single images (Thilak et al. 2024, section 4).
 
     Args:
         views: features, float [N, Q, D], of Q >= 2 views of each of N images.
@@ -93,6 +93,6 @@ def retrieval(h0: Tensor, h1: Tensor) -> float:
 
 
 def _effective_number(sizes: Tensor) -> float:
-    """exp of the entropy of sizes as shares of their sum."""
+    """Exp of the entropy of sizes as shares of their sum."""
     share = sizes / sizes.sum().clamp(min=1e-300) + 1e-7
     return float(torch.exp(-(share * share.log()).sum()))
