@@ -182,6 +182,9 @@ def pretrain(
         str, typer.Option(help="on: find the fastest way by a short trial. off: do not.", metavar="HOW")
     ] = "on",
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.", metavar="S")] = 60,
+    on_collapse: Annotated[
+        str, typer.Option(help="stop, warn, or restart (from the last sound step, at half the rate).", metavar="HOW")
+    ] = "stop",
     data: Data = None,
     logger: Logger = "tensorboard",
     device: Device = "auto",
@@ -194,7 +197,7 @@ def pretrain(
     """
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.data.npy import NpySource
-    from fewlabels.engine.run_folder import holds_run, read_choice
+    from fewlabels.engine.run_folder import final_state, holds_run, read_choice
     from fewlabels.files import MARK, writable_folder, write_json
     from fewlabels.observe import Observer, make_logger
     from fewlabels.parallel import is_first_process, peer_is_gone
@@ -208,6 +211,7 @@ def pretrain(
         _at_least_one(option, value)
     in_precision = _one_of("--precision", precision, ("32-true", "64-true", "bf16-mixed"))
     _one_of("--tune", tune, ("on", "off"))
+    collapse = _one_of("--on-collapse", on_collapse, ("stop", "warn", "restart"))
     torch_device = _device(device)
     first = is_first_process()
     console = Console(quiet=not first)
@@ -236,7 +240,7 @@ def pretrain(
     if method not in (None, base.settings.method):
         changed["method_settings"] = None  # the preset's are another method's
     settings = replace(base.settings, **changed, accumulate=accumulate, precision=in_precision, ema=ema)
-    engine = Engine(torch_device.type, processes, tune == "on", checkpoint_seconds)
+    engine = Engine(torch_device.type, processes, tune == "on", checkpoint_seconds, collapse)
     writable_folder(out)
     log = make_logger(logger if first else "none", out, {"command": _command(), **asdict(settings), "views": recipe})
     observer = Observer(settings.method, log, console)
@@ -264,8 +268,9 @@ def pretrain(
         "engine": asdict(read_choice(out)),
     }
     seconds = round(observer.seconds, 1)
-    curve = asdict(observer.curve)
-    figures = {"data": source.name, "images": len(source), "seconds": seconds, "curve": curve}
+    kept = final_state(out)
+    figures = {"data": source.name, "images": len(source), "seconds": seconds}
+    figures |= {"curve": kept["curve"], "guard": kept["guard"]}
     write_json(out / "result.json", {"name": "pretrain", **provenance(_command()), **about, **figures})
     console.print(f"{settings.epochs} epochs of {len(source):,} images in {seconds} s.", highlight=False)
     console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True)

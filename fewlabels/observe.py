@@ -213,14 +213,21 @@ class Observer:
         """The curve and the clock as JSON, for :meth:`restore`."""
         return {"seconds": self.seconds_so_far(), "curve": asdict(self.curve)}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up the curve and the clock of an earlier start."""
-        self.seconds = state["seconds"]
+    def restore(self, step: int, state: dict[str, Any]) -> None:
+        """Take up the curve of an earlier step, and the clock if it does not run."""
         self.curve = Curve(**state["curve"])
+        if self._started is None:
+            self.seconds = state["seconds"]
+        else:
+            self._progress.update(self._task, completed=step)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._console.print(line, highlight=False, soft_wrap=True)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Pass scalars on to the logger, under this training's name."""
+        self._logger.log({f"{self.name}/{name}": value for name, value in values.items()}, step)
 
     def step(self, step: int, loss: float) -> None:
         """Take the loss of one step.
@@ -235,4 +242,4 @@ class Observer:
             self._progress.refresh()
             self._drawn = time.perf_counter()
         if self.curve.add(step, loss):
-            self._logger.log({f"{self.name}/loss": self.curve.values[-1]}, step)
+            self.log({"loss": self.curve.values[-1]}, step)

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fewlabels.data.source import ImageSource, evenly_spaced, fingerprint
 from fewlabels.engine import run_folder
-from fewlabels.engine.checkpoints import newest_checkpoint, write_checkpoint
+from fewlabels.engine.checkpoints import discard_after, newest_checkpoint, write_checkpoint
 from fewlabels.engine.interrupts import stop_wish
 from fewlabels.engine.pairs import Pairs, Views
 from fewlabels.engine.prefetch import prefetched
@@ -29,19 +30,22 @@ from fewlabels.files import write_json, written_whole
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.backbones import make_backbone
 from fewlabels.models.weights import load_exactly, save_backbone, save_weights, weights_bytes
+from fewlabels.monitor import LOOK_EVERY, LOOKED_AT, Guard, Verdict
 from fewlabels.observe import Observer
 from fewlabels.optimizers import cosine_with_warmup, set_rate
 from fewlabels.parallel import processes, rank, summed, synchronised
 from fewlabels.records import usable_cores
 from fewlabels.seeding import seed_from, seeded
 
-__all__ = ["Engine", "PretrainSettings", "Pretraining", "build_method", "has_bfloat16", "pretrain"]
+__all__ = ["Collapsed", "Engine", "PretrainSettings", "Pretraining", "build_method", "has_bfloat16", "pretrain"]
 
 # Fabric tells of each precision it sets up; the user asked for it.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 LOSSES_READ_EVERY = 20
 """Steps between readings of the loss on an accelerator, which has to finish its queue for each."""
+RESTARTS = 3
+"""Times that a run may go back with half the learning rate."""
 
 
 def build_method(settings: PretrainSettings, channels: int, seed: int) -> Method:
@@ -68,12 +72,21 @@ def pretrain(
 
     Raises:
         InputError: if the settings do not fit the data, or the folder holds a run with others.
+        Collapsed: if the guard finds the run collapsed, and ``engine.on_collapse`` is not "warn".
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the run is saved.
     """
     run = Pretraining(source, views, settings, folder, seed, observer, engine)
     with torch.random.fork_rng(devices=[run.fabric.device] if run.fabric.device.type == "cuda" else []):
         run.go()
     return run.method
+
+
+class Collapsed(InputError):
+    """The guard has stopped the run; ``verdict`` says why."""
+
+    def __init__(self, verdict: Verdict, line: str) -> None:
+        super().__init__(line)
+        self.verdict = verdict
 
 
 class Pretraining:
@@ -116,6 +129,14 @@ class Pretraining:
         about = {"method_settings": asdict(settings.of_method), "seed": seed, "views": _named(views)}
         self.decided = {**asdict(settings), **about, "data": fingerprint(source)}
         self.decided = json.loads(json.dumps(self.decided))  # as it will be read back
+        self.guard = self._guard(views)
+        self.verdicts: list[str] = []
+        """Those after which it went on, or back."""
+        self.restarts = 0
+        self.saved: int | None = None
+        """Step of the last checkpoint."""
+        self.sound: int | None = None
+        """Step of the last one that a good look has followed."""
         self.ema: AveragedModel | None = None
         self._models: dict[bool, Any] = {}
         """The network as Fabric runs it, by whether it is compiled."""
@@ -127,28 +148,35 @@ class Pretraining:
 
     def steps(self) -> Iterator[int]:
         """The loop; gives each step's number when it is done."""
-        # The first process sets damaged ones aside before the others look.
-        self._by_first(self._newest)
-        kept = self._newest()
+        kept = self._kept()
         self.prepare(self._choice())
         step = self._restore(*kept) if kept else 0
         losses: list[Tensor] = []
         saved = time.perf_counter()
         pairs = self.feed(step, self.total)
         with self.observer.watch(self.total, self.batch_size, first_step=step), stop_wish() as wish:
+            if not kept:
+                self._goes_back(self.guard.before(self.method) if rank() == 0 else None)
+                if self.engine.on_collapse == "restart":
+                    self.sound = 0
+                    self._checkpoint(0)
             while step < self.total:
                 losses.append(self.train_step(step, pairs))
                 step += 1
                 epoch, into_epoch = divmod(step, self.per_epoch)
                 milestone = not into_epoch and epoch in self.settings.keep_epochs
-                if len(losses) >= self._read_every or milestone or step == self.total:
-                    self._observe(losses, step)
+                looks = step % LOOK_EVERY == 0
+                if len(losses) >= self._read_every or milestone or looks or step == self.total:
+                    if self._goes_back(self._observe(losses, step)):
+                        step = self._go_back()
+                        pairs = self.feed(step, self.total)
+                        continue
                     if milestone:
                         self._by_first(partial(self._keep, epoch))
                     overdue = time.perf_counter() - saved >= self.engine.checkpoint_seconds
                     stop, save = self._agreed(wish.asked, overdue)
                     if stop or save or step == self.total:
-                        self._by_first(partial(self._checkpoint, step))
+                        self._checkpoint(step)
                         saved = time.perf_counter()
                     if stop and step < self.total:
                         raise KeyboardInterrupt(f"step {step:,} of {self.total:,}")
@@ -302,16 +330,75 @@ class Pretraining:
         if self._agreed(failure is not None)[0]:
             raise failure or InputError("the first process stopped, and says why.")
 
-    def _observe(self, losses: list[Tensor], step: int) -> None:
-        values = summed(torch.stack(losses)) / processes()
-        for back, loss in enumerate(values.tolist()):
-            self.observer.step(step - len(losses) + back + 1, loss)
+    def _observe(self, losses: list[Tensor], step: int) -> Verdict | None:
+        """Show the losses up to a step, and have the guard look."""
+        values: list[float] = (summed(torch.stack(losses)) / processes()).tolist()
         losses.clear()
+        if all(map(math.isfinite, values)):
+            for back, loss in enumerate(values):
+                self.observer.step(step - len(values) + back + 1, loss)
+        if rank() != 0:
+            return None
+        verdict = self.guard.look(self.method, step, values)
+        if not step % LOOK_EVERY:
+            self.observer.log(self.guard.figures(), step)
+            if not self.guard.suspected:
+                self.sound = self.saved
+        return verdict
+
+    def _goes_back(self, verdict: Verdict | None) -> bool:
+        """Say the verdict of the first process; whether the run is to go back.
+
+        Raises:
+            Collapsed: if it is to stop.
+        """
+        wish = self.engine.on_collapse
+        back = verdict is not None and wish == "restart" and verdict.cause == "learning rate"
+        back = back and self.sound is not None and self.restarts < RESTARTS
+        stop = verdict is not None and not back and (wish != "warn" or verdict.lost)
+        back, stop = self._agreed(back, stop)
+        if stop:
+            if verdict is None:
+                raise InputError("the first process stopped, and says why.")
+            regardless = "" if verdict.lost else " To go on regardless: --on-collapse warn."
+            raise Collapsed(verdict, f"{self.settings.method}: {verdict}{regardless}")
+        if verdict is not None and (back or not any(line.startswith(verdict.kind) for line in self.verdicts)):
+            self.verdicts.append(str(verdict))
+            self.observer.say(f"{self.settings.method}: {verdict}")
+        return back
+
+    def _go_back(self) -> int:
+        """Take up the last sound checkpoint, with half its learning rate; returns its step."""
+        restarts, verdicts = self.restarts + 1, self.verdicts
+        self._by_first(self._discard_unsound)
+        kept = self._kept()
+        if kept is None:
+            raise InputError(f"{self.folder}: no checkpoint is left to go back to. Start anew.")
+        step = self._restore(*kept)
+        self.restarts, self.verdicts = restarts, verdicts
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group.get("initial_lr", group["lr"]) / 2
+        self.observer.say(f"back at step {step:,} with half the learning rate (restart {restarts} of {RESTARTS})")
+        self._checkpoint(step)
+        return step
+
+    def _discard_unsound(self) -> None:
+        discard_after(run_folder.checkpoints_folder(self.folder), self.sound or 0)
+
+    def _guard(self, views: Views) -> Guard:
+        images = self.source.read(evenly_spaced(self.source, LOOKED_AT)).to(self.fabric.device)
+        lr = self.settings.lr or self.settings.of_method.optimizer.lr
+        key = (self.seed, "guard")
+        return Guard(images, lambda x, v: views(x, (*key, v)), self.batch_size // self.settings.accumulate, lr)
 
     def _checkpoint(self, step: int) -> None:
+        self._by_first(partial(self._write_checkpoint, step))
+        self.saved = step
+
+    def _write_checkpoint(self, step: int) -> None:
         buffer = io.BytesIO()
         torch.save(self.optimizer.state_dict(), buffer)
-        state = {"decided": self.decided, "observer": self.observer.state()}
+        state = {"decided": self.decided, "observer": self.observer.state(), "guard": self._guard_state()}
         files = {
             "method.safetensors": weights_bytes(self.method, {"kind": "method", "method": self.settings.method}),
             "optimizer.pt": buffer.getvalue(),
@@ -319,7 +406,17 @@ class Pretraining:
         }
         if self.ema is not None:
             files["ema.safetensors"] = weights_bytes(self.ema, {"kind": "ema"})
-        write_checkpoint(run_folder.checkpoints_folder(self.folder), step, files)
+        write_checkpoint(run_folder.checkpoints_folder(self.folder), step, files, also_kept=self.sound)
+
+    def _guard_state(self) -> dict[str, Any]:
+        mine = {"verdicts": self.verdicts, "restarts": self.restarts, "sound": self.sound}
+        return {**mine, **self.guard.state()}
+
+    def _kept(self) -> tuple[int, dict[str, bytes]] | None:
+        """Step and files of the newest checkpoint."""
+        # The first process sets damaged ones aside before the others look.
+        self._by_first(self._newest)
+        return self._newest()
 
     def _newest(self) -> tuple[int, dict[str, bytes]] | None:
         return newest_checkpoint(run_folder.checkpoints_folder(self.folder), self.observer.say)
@@ -338,7 +435,10 @@ class Pretraining:
         self.optimizer.load_state_dict(optimizer)
         if self.ema is not None:
             load_exactly(self.ema, load(files["ema.safetensors"]), self.folder)
-        self.observer.restore(state["observer"])
+        self.observer.restore(step, state["observer"])
+        self.guard.restore(state["guard"])
+        self.verdicts, self.restarts = state["guard"]["verdicts"], state["guard"]["restarts"]
+        self.saved, self.sound = step, state["guard"]["sound"]
         return step
 
     def _keep(self, epoch: int) -> None:
@@ -350,7 +450,8 @@ class Pretraining:
         backbone = self.method.backbone if self.ema is None else self.ema.module
         save_backbone(backbone, folder / "backbone.safetensors", self.settings.backbone)
         save_weights(self.method, folder / "method.safetensors", {"kind": "method", "method": self.settings.method})
-        write_json(folder / "state.json", {"decided": self.decided, **self.observer.state()})
+        state = {"decided": self.decided, **self.observer.state(), "guard": self._guard_state()}
+        write_json(folder / "state.json", state)
 
 
 def has_bfloat16(device: str) -> bool:

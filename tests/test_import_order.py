@@ -10,7 +10,7 @@ ROOMS = (
     ("errors",),
     ("seeding", "records", "files", "parallel"),
     ("data", "views", "observe", "optimizers", "quality"),
-    ("models", "projection"),
+    ("models", "projection", "monitor"),
     ("methods",),
     ("engine",),
     ("pretrain", "evaluate", "presets"),

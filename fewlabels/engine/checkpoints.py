@@ -13,8 +13,10 @@ KEPT = 3
 _CHECKSUMS = "checksums.json"
 
 
-def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes]) -> Path:
+def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], also_kept: int | None = None) -> Path:
     """Write ``folder/step-N`` whole, with the SHA-256 of each file, then delete all but the last three.
+
+    The one of step ``also_kept`` is not deleted either.
 
     Raises:
         InputError: if there is no room; the checkpoints that are there stay.
@@ -27,8 +29,16 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes]) -> Pat
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         write_bytes(temporary / _CHECKSUMS, json.dumps(sums, indent=1).encode())
     for old in _by_age(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        if _step(old) != also_kept:
+            shutil.rmtree(old, ignore_errors=True)
     return place
+
+
+def discard_after(folder: Path, step: int) -> None:
+    """Delete the checkpoints of later steps."""
+    for place in _by_age(folder):
+        if _step(place) > step:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> tuple[int, dict[str, bytes]] | None:

@@ -41,7 +41,12 @@ def read_choice(folder: Path) -> Choice:
         raise InputError(f"{file}: damaged. Start anew in another folder with --out.") from None
 
 
-def kept_state(folder: Path, epochs: int) -> dict[str, Any]:
-    """Loss curve and seconds of a run up to there."""
-    state: dict[str, Any] = json.loads((kept_folder(folder, epochs) / "state.json").read_text())
+def final_state(folder: Path) -> dict[str, Any]:
+    """Loss curve, seconds and the guard's readings of a finished run."""
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     return state
+
+
+def kept_state(folder: Path, epochs: int) -> dict[str, Any]:
+    """As :func:`final_state`, up to there."""
+    return final_state(kept_folder(folder, epochs))

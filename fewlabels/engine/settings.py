@@ -65,6 +65,8 @@ class Engine:
     tune: bool = True
     """Choose threads, memory format, prefetching and compilation by a trial; where there is one process."""
     checkpoint_seconds: float = 60.0
+    on_collapse: Literal["stop", "warn", "restart"] = "stop"
+    """What a verdict of the guard does; restart: back to the last checkpoint with half the learning rate."""
 
     def __post_init__(self) -> None:
         if not self.checkpoint_seconds >= 0:

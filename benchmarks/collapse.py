@@ -1,0 +1,192 @@
+"""Does the guard find what was made to collapse, soon, and name why; and is it silent while all is well?
+
+Seeds are not those that its thresholds were set on. A run made to collapse ends at the verdict, or after an epoch
+without one; a healthy one trains an epoch. ``knn_macro_f1``, with the tutorial's 1,000 labels, says what the fault has
+cost until then; the guard reads no label.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.harness import ResultFile
+from fewlabels.article.methods import SIMSIAM
+from fewlabels.data.fashion_mnist import fashion_mnist
+from fewlabels.data.source import ArraySource
+from fewlabels.evaluate import macro_f1, outputs
+from fewlabels.fit.probe import knn_probe
+from fewlabels.methods import METHODS, Method, MethodOutput
+from fewlabels.methods.byol import BYOL
+from fewlabels.methods.simsiam import SimSiam
+from fewlabels.observe import Observer
+from fewlabels.pretrain import Collapsed, Engine, Pretraining, PretrainSettings
+from fewlabels.views.recipes import RECIPES, Recipe
+
+SEEDS = (0, 1)
+LABELS = 1000
+STEPS_WITHOUT_VERDICT = 500
+"""After so many a run with tiny batches, whose epochs are long, counts as not found."""
+
+
+def cosine(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Mean negative cosine with a gradient to both."""
+    return -F.cosine_similarity(p, z, dim=1, eps=1e-6).mean()
+
+
+class LeakySimSiam(SimSiam):
+    """Without the stop-gradient."""
+
+    def forward(self, x0: torch.Tensor, x1: torch.Tensor) -> MethodOutput:
+        z0, z1 = self.encode(x0), self.encode(x1)
+        return MethodOutput((cosine(self.predictor(z0), z1) + cosine(self.predictor(z1), z0)) / 2, z0)
+
+
+class LeakyBYOL(BYOL):
+    """Its own projections, with a gradient, in place of the slow copy's."""
+
+    def forward(self, x0: torch.Tensor, x1: torch.Tensor) -> MethodOutput:
+        z0, z1 = self.encode(x0), self.encode(x1)
+        return MethodOutput(4 + 2 * cosine(self.predictor(z0), z1) + 2 * cosine(self.predictor(z1), z0), z0)
+
+
+def leak(method: Method) -> None:
+    """Let gradients into the target."""
+    method.__class__ = {SimSiam: LeakySimSiam, BYOL: LeakyBYOL}[type(method)]
+
+
+def no_predictor(method: Method) -> None:
+    """Compare projections with projections."""
+    method.predictor = nn.Identity()
+
+
+def no_momentum(method: Method) -> None:
+    """Let the slow copy be the network itself."""
+    vars(method)["momentum"] = 0.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run, and what is wrong with it."""
+
+    name: str
+    method: str
+    cause: str | None = None
+    """As the guard would call it; None: nothing is wrong."""
+    plant: Callable[[Method], None] | None = None
+    views: Recipe = RECIPES["gray-small"]  # type: ignore[assignment]
+    source: str = "fashion-mnist"
+    rate: float = 1.0
+    """Times the method's own."""
+    batch_size: int = 256
+    method_settings: Any = None
+    epochs: int = 1
+    """To be trained, of a schedule over 20."""
+
+
+WRONG = (
+    *(Case("no stop-gradient", method, "stop-gradient", leak) for method in ("simsiam", "byol")),
+    *(Case("no predictor", method, "predictor", no_predictor) for method in ("simsiam", "byol")),
+    *(
+        Case("learning rate x30", method, "learning rate", rate=30)
+        for method in ("simsiam", "byol", "vicreg", "barlow-twins", "mocov3")
+    ),
+    Case("weak views", "simclr", "views", views=Recipe(brightness=0.02)),
+    Case("weak views", "simsiam", "views", views=Recipe(rotate=1, gamma=0.05)),
+    *(Case("batch of 2", method, "batch", batch_size=2) for method in ("simsiam", "vicreg")),
+    Case("nearly constant images", "simclr", "images", source="constant"),
+    Case("four images, over and over", "vicreg", "images", source="four"),
+    *(Case("momentum 0", method, "momentum", no_momentum) for method in ("byol", "mocov2")),
+)
+WELL = (
+    *(Case("as it comes", method) for method in METHODS),
+    Case("batch of 64", "vicreg", batch_size=64),
+    Case("batch of 32", "barlow-twins", batch_size=32),
+    Case("RandAugment", "simclr", views=RECIPES["randaugment"]),  # type: ignore[arg-type]
+    Case("RandAugment", "byol", views=RECIPES["randaugment"]),  # type: ignore[arg-type]
+    Case("the tutorial's settings", "simsiam", method_settings=SIMSIAM),
+    Case("learning rate x3", "vicreg", rate=3),
+    Case("learning rate x1/10", "mocov2", rate=0.1),
+    *(Case("digits, 8x8 made 28x28", method, source="digits", batch_size=128, epochs=15) for method in METHODS),
+)
+
+
+def sources() -> dict[str, ArraySource]:
+    """The sets of images, by name."""
+    real = fashion_mnist().train
+    drawn = np.random.default_rng(0)
+    noise = (100 + drawn.integers(0, 2, real.images.shape)).astype(np.uint8)
+    small = torch.from_numpy(load_digits().images)[:, None] * (255 / 16)
+    digits = F.interpolate(small, (28, 28), mode="bilinear").round().byte().numpy()
+    return {
+        "fashion-mnist": real,
+        "constant": ArraySource(noise, None, ()),
+        "four": ArraySource(real.images[drawn.integers(0, 4, len(real))], None, ()),
+        "digits": ArraySource(digits, None, ()),
+    }
+
+
+def measured(case: Case, seed: int, source: ArraySource, labelled: ArraySource, test: ArraySource) -> dict[str, Any]:
+    """One row."""
+    settings = PretrainSettings(case.method, 20, case.method_settings, batch_size=case.batch_size)
+    settings = replace(settings, lr=case.rate * settings.of_method.optimizer.lr)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        engine = Engine(tune=False, checkpoint_seconds=3600)
+        run = Pretraining(source, case.views, settings, Path(name), seed, Observer(case.method), engine)
+        if case.plant is not None:
+            case.plant(run.method)
+        steps = case.epochs * run.per_epoch
+        if case.cause:
+            steps = min(steps, STEPS_WITHOUT_VERDICT)
+        verdict, step = None, 0
+        try:
+            for step in run.steps():
+                if step == steps:
+                    break
+        except Collapsed as stop:
+            verdict = stop.verdict
+            step = verdict.step
+    row: dict[str, Any] = {"case": case.name, "method": case.method, "seed": seed, "collapsed": case.cause is not None}
+    row |= {"found": verdict is not None, "epoch_found": None, "cause_planted": case.cause, "cause_named": None}
+    row["steps"] = step
+    if verdict is not None:
+        row |= {"epoch_found": round(step / run.per_epoch, 3), "cause_named": verdict.cause}
+        row |= {"kind": verdict.kind, "line": verdict.line}
+    if case.source == "fashion-mnist" and step:
+        probe = knn_probe(outputs(run.method.backbone, labelled), labelled.labels)
+        guessed = probe.estimator.predict(outputs(run.method.backbone, test))
+        row["knn_macro_f1"] = round(macro_f1(test.labels, guessed), 4)
+    if run.guard.readings:
+        row["reading"] = {name: round(value, 3) for name, value in run.guard.figures().items()}
+    return {**row, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def main() -> None:
+    """Measure what has no row yet."""
+    file = ResultFile("collapse", "python -m benchmarks.collapse", keys=("case", "method", "seed"))
+    of = sources()
+    labelled = of["fashion-mnist"].first_k(LABELS)
+    # What the fault has cost is shown on training images that the probe has not seen.
+    unseen = of["fashion-mnist"].subset(slice(LABELS, 3 * LABELS))
+    for seed in SEEDS:
+        for case in (*WRONG, *WELL):
+            if file.has(case=case.name, method=case.method, seed=seed):
+                continue
+            row = measured(case, seed, of[case.source], labelled, unseen)
+            file.add(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
