@@ -27,7 +27,7 @@ UNIFORMITY_COMPLETE = -0.5
 UNIFORMITY_DIMENSIONAL = -1.6
 RANK_SHARE_DIMENSIONAL = 0.16
 """Together with that uniformity; by itself, ``RANK_SHARE``."""
-RANK_SHARE = 0.10
+RANK_SHARE = 0.03
 """Of what the rank of the batch's projections could be."""
 DEAD_SHARE = 0.25
 GROWTH = 2.0

@@ -108,6 +108,7 @@ def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     assert "crop_area" in result["views"]
     assert result["engine"]["threads"] >= 1
     assert len(result["curve"]["values"]) == 2
+    assert result["guard"]["verdicts"] == []
     again = run_cli(*pretrain, "--resume")  # nothing is left to do
     assert again.code == 0, again.err
     fitted = run_cli(*FIT, "--backbone", tmp_path / "run" / "backbone.safetensors", "--out", tmp_path / "fit")
@@ -241,6 +242,11 @@ def all_the_same(data: Path, folder: Path) -> None:
     np.save(folder / "images.npy", np.full((40, 28, 28), 7, np.uint8))
 
 
+def one_image_often(data: Path, folder: Path) -> None:
+    images = np.load(folder / "images.npy")
+    np.save(folder / "images.npy", images[np.arange(40) % 2])
+
+
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 BAD = [
     ("unknown dataset", nothing, "fit no-such-data", "'no-such-data': no such dataset"),
@@ -282,6 +288,9 @@ BAD = [
     ("unknown preset", nothing, "PRETRAIN --preset moco", "--preset moco: no such choice"),
     ("unknown network of timm", nothing, "PRETRAIN --backbone timm/resnet51", "timm/resnet50"),
     ("images that are all the same", all_the_same, "PRETRAIN", "all the same. Pass images that differ"),
+    ("two images over and over", one_image_often, "PRETRAIN", "5% of 40 images are distinct"),
+    ("a batch of two", nothing, "PRETRAIN --batch-size 2", "Choose --batch-size 32 or more. To go on regardless"),
+    ("collapse by half", nothing, "PRETRAIN --on-collapse half", "--on-collapse half: no such choice"),
     ("images too small", tiny, "PRETRAIN --backbone timm/convnext_atto", "views of 8x8 pixels: not what backbone timm"),
     ("unknown backbone", nothing, "PRETRAIN --backbone vgg", "backbone 'vgg': no such backbone"),
     ("unknown views", nothing, "PRETRAIN --views mirror", "--views mirror: no such choice"),

@@ -13,7 +13,7 @@ ROOMS = (
     ("models", "projection", "monitor"),
     ("methods",),
     ("engine",),
-    ("pretrain", "evaluate", "presets"),
+    ("pretrain", "evaluate", "presets", "scores"),
     ("fit",),
     ("article", "report"),
     ("cli",),

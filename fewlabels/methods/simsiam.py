@@ -30,7 +30,7 @@ class SimSiamSettings:
     predictor_constant_lr: bool = True
     """Keep the predictor's learning rate at its peak (section 4.1)."""
     batch_size: int = 256
-    optimizer: OptimizerSettings = OptimizerSettings("adamw", lr=3e-3, weight_decay=1e-4)
+    optimizer: OptimizerSettings = OptimizerSettings("adamw", lr=2e-3, weight_decay=1e-4)
 
 
 class SimSiam(Method):

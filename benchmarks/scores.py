@@ -1,0 +1,97 @@
+"""How well do label-free scores foretell what a linear probe makes of 1,000 labels?
+
+Two groups of runs. The finished ones of ``benchmarks.methods``, whose weights lie in ``runs/methods``; and short runs of
+three methods, with other learning rates and recipes: what a choice within a method has to tell apart.
+"""
+
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from benchmarks.harness import ResultFile
+from benchmarks.methods import LABELS, RUNS
+from fewlabels.data.fashion_mnist import Splits, fashion_mnist
+from fewlabels.evaluate import macro_f1, outputs
+from fewlabels.fit.probe import logistic_probe
+from fewlabels.methods import METHODS, Method
+from fewlabels.models.weights import load_exactly
+from fewlabels.observe import Observer
+from fewlabels.pretrain import Engine, PretrainSettings, build_method, pretrain
+from fewlabels.scores import label_free_scores
+from fewlabels.views.recipes import RECIPES, Recipe
+
+EPOCHS = 2
+SHORT_METHODS = ("simclr", "vicreg", "simsiam")
+RATES = (0.1, 1 / 3, 1.0, 3.0)
+VIEWS: dict[str, Any] = {
+    "gray-small": RECIPES["gray-small"],
+    "randaugment": RECIPES["randaugment"],
+    "shifts and gamma": Recipe(translate=0.1, gamma=0.5),
+    "small crops": Recipe(crop_area=(0.1, 0.5), flip=0.5),
+}
+SHORT = [*((rate, "gray-small") for rate in RATES), *((1.0, views) for views in VIEWS if views != "gray-small")]
+
+
+def row_of(method: Method, name: str, seed: int, views: Any, splits: Splits) -> dict[str, Any]:
+    """The scores, and what they are to foretell; test labels are read once."""
+    began = time.perf_counter()
+    scores = label_free_scores(method, splits.train, views, seed)
+    seconds = time.perf_counter() - began
+    labelled = splits.train.first_k(LABELS)
+    probe = logistic_probe(outputs(method.backbone, labelled), labelled.labels)
+    predicted = probe.estimator.predict(outputs(method.backbone, splits.test))
+    row = {"method": name, "seed": seed, "probe_macro_f1": round(macro_f1(splits.test.labels, predicted), 4)}
+    row |= {"probe_cv_macro_f1": round(probe.cv_macro_f1, 4), "score_seconds": round(seconds, 1)}
+    return {**row, "scores": {score: round(value, 4) for score, value in scores.items()}}
+
+
+def finished(name: str, seed: int) -> Method:
+    """A run of ``benchmarks.methods``."""
+    method = build_method(PretrainSettings(name, 1), 1, seed)
+    folder = RUNS / f"{name}-{seed}"
+    load_exactly(method, load_file(folder / "method.safetensors"), folder)
+    return method
+
+
+def short(name: str, rate: float, views: str, seed: int, splits: Splits) -> Method:
+    """A run of two epochs."""
+    settings = PretrainSettings(name, EPOCHS)
+    settings = replace(settings, lr=rate * settings.of_method.optimizer.lr)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(tune=False, checkpoint_seconds=3600, on_collapse="warn")
+        return pretrain(splits.train, VIEWS[views], settings, Path(folder), seed, Observer(name), engine)
+
+
+def main() -> None:
+    """Measure what has no row yet."""
+    file = ResultFile("scores", "python -m benchmarks.scores", keys=("group", "method", "seed", "rate", "views"))
+    splits = fashion_mnist()
+    todo: list[dict[str, Any]] = [
+        {"group": "finished", "method": name, "seed": seed, "rate": 1.0, "views": "gray-small"}
+        for seed in (0, 1, 2)
+        for name in METHODS
+        if (RUNS / f"{name}-{seed}" / "method.safetensors").is_file()
+    ]
+    todo += [
+        {"group": "short", "method": name, "seed": 0, "rate": rate, "views": views}
+        for name in SHORT_METHODS
+        for rate, views in SHORT
+    ]
+    for key in todo:
+        if file.has(**key):
+            continue
+        began = time.perf_counter()
+        name, seed, views = key["method"], key["seed"], key["views"]
+        made = finished(name, seed) if key["group"] == "finished" else short(name, key["rate"], views, seed, splits)
+        row = {**row_of(made, name, seed, VIEWS[views], splits), **key}
+        file.add({**row, "seconds": round(time.perf_counter() - began, 1)})
+        print(row, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
