@@ -24,6 +24,8 @@ lint: $(VENV)/.dev
 # Long: each row is kept as soon as it is measured, and rows that are there are skipped.
 benchmark: benchmark-speed
 	$(BIN)/python -m benchmarks.article
+	$(BIN)/python -m benchmarks.collapse
+	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.documents
 
 # Needs the libraries it measures against. The ratios of one run are measured together, anew each time.
@@ -32,6 +34,7 @@ benchmark-speed: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.view_cost
 	$(BIN)/python -m benchmarks.resume_time
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.guard_cost
 	$(BIN)/python -m benchmarks.documents
 
 $(BIN)/python:

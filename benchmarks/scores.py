@@ -1,7 +1,7 @@
 """How well do label-free scores foretell what a linear probe makes of 1,000 labels?
 
-Two groups of runs. The finished ones of ``benchmarks.methods``, whose weights lie in ``runs/methods``; and short runs of
-three methods, with other learning rates and recipes: what a choice within a method has to tell apart.
+Two groups of runs. The finished ones of ``benchmarks.methods``, whose weights lie in ``runs/methods``; and short runs
+of three methods, with other learning rates and recipes: what a choice within a method has to tell apart.
 """
 
 import sys

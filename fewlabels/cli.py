@@ -147,8 +147,12 @@ def pretrain(
     ],
     method: Annotated[
         str | None,
-        typer.Option(help="simclr, simsiam, byol, mocov2, mocov3, vicreg or barlow-twins. [simclr]", metavar="NAME"),
+        typer.Option(
+            help="simclr, simsiam, byol, mocov2, mocov3, vicreg, barlow-twins, or auto: choose by trials. [simclr]",
+            metavar="NAME",
+        ),
     ] = None,
+    labels: Annotated[int, typer.Option(help="Labels that auto may compare methods by.", metavar="N")] = 1000,
     preset: Annotated[
         str | None,
         typer.Option(help="A paper's recipe, simsiam-resnet50 or mocov3-vit; other options change it.", metavar="NAME"),
@@ -189,12 +193,13 @@ def pretrain(
     logger: Logger = "tensorboard",
     device: Device = "auto",
 ) -> None:
-    """Train a backbone on images alone; labels are never read.
+    """Train a backbone on images alone; labels are never read, but by --method auto.
 
     Ctrl-C saves the run, and says how to go on. Killed, it goes on from its last checkpoint.
 
     Example: `fewlabels pretrain fashion-mnist --method simclr --out runs/pretrain`
     """
+    from fewlabels.choose import pretrain_auto
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.data.npy import NpySource
     from fewlabels.engine.run_folder import final_state, holds_run, read_choice
@@ -202,7 +207,7 @@ def pretrain(
     from fewlabels.observe import Observer, make_logger
     from fewlabels.parallel import is_first_process, peer_is_gone
     from fewlabels.presets import DEFAULT, PRESETS
-    from fewlabels.pretrain import Engine
+    from fewlabels.pretrain import Collapsed, Engine
     from fewlabels.pretrain import pretrain as run_pretrain
     from fewlabels.records import provenance
     from fewlabels.views.recipes import RECIPES
@@ -213,6 +218,9 @@ def pretrain(
     _one_of("--tune", tune, ("on", "off"))
     collapse = _one_of("--on-collapse", on_collapse, ("stop", "warn", "restart"))
     torch_device = _device(device)
+    auto = method == "auto"
+    if auto and (preset or lr or processes > 1):
+        raise InputError("--method auto: chooses by itself, in one process. Leave out --preset, --lr and --processes.")
     first = is_first_process()
     console = Console(quiet=not first)
     if holds_run(out) and not resume:
@@ -223,13 +231,14 @@ def pretrain(
         console.print("Nothing is saved there yet: beginning at the first step.")
     if dataset == "fashion-mnist":
         source: Any = fashion_mnist(data, say=console.print).train
+        labelled = source.balanced(labels, seed) if auto and labels else None
     else:
-        source = NpySource(Path(dataset))
+        source, labelled = NpySource(Path(dataset)), None
     base = PRESETS[_one_of("--preset", preset, tuple(PRESETS))] if preset else DEFAULT
     recipe = views or base.views or ("rgb-small" if source.shape[0] == 3 else "gray-small")
     _one_of("--views", recipe, tuple(RECIPES))
     chosen = {
-        "method": method,
+        "method": None if auto else method,
         "epochs": epochs,
         "backbone": backbone,
         "batch_size": batch_size,
@@ -237,7 +246,7 @@ def pretrain(
         "warmup_epochs": warmup,
     }
     changed: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    if method not in (None, base.settings.method):
+    if method not in (None, "auto", base.settings.method):
         changed["method_settings"] = None  # the preset's are another method's
     settings = replace(base.settings, **changed, accumulate=accumulate, precision=in_precision, ema=ema)
     engine = Engine(torch_device.type, processes, tune == "on", checkpoint_seconds, collapse)
@@ -245,7 +254,14 @@ def pretrain(
     log = make_logger(logger if first else "none", out, {"command": _command(), **asdict(settings), "views": recipe})
     observer = Observer(settings.method, log, console)
     try:
-        run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine)
+        if auto:
+            recipes = (views,) if views else (recipe, "randaugment")
+            settings, recipe = pretrain_auto(source, labelled, settings, recipes, out, seed, observer, engine)
+        else:
+            run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine)
+    except Collapsed as stop:
+        regardless = "" if stop.verdict.lost else " To go on regardless, add --resume --on-collapse warn."
+        raise InputError(f"{stop}{regardless}") from None
     except RuntimeError as error:
         if peer_is_gone(error):
             raise InputError("another process has stopped, and says why.") from None

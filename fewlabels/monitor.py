@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewlabels.parallel import processes
 from fewlabels.quality import alignment, dead_share, rankme, spread, uniformity
@@ -30,7 +31,7 @@ RANK_SHARE_DIMENSIONAL = 0.16
 RANK_SHARE = 0.03
 """Of what the rank of the batch's projections could be."""
 DEAD_SHARE = 0.25
-GROWTH = 2.0
+GROWTH = 4.0
 """Of the length of the backbone's weights from one look to the next."""
 ALIKE = 0.05
 """Of the variance of an untrained network's features: what the views of one image have of it."""
@@ -54,7 +55,7 @@ Cause = Literal["images", "views", "batch", "predictor", "stop-gradient", "momen
 CAUSES: dict[Cause, tuple[str, str]] = {
     "images": ("the images hardly differ", "Look for constant or duplicate images"),
     "views": ("both views of an image are nearly the same to the network", "Choose stronger ones with --views"),
-    "batch": ("a batch has too few images for batch norm", "Choose --batch-size 32 or more"),
+    "batch": ("a batch has too few images for batch norm", "Choose a larger --batch-size, or a smaller --accumulate"),
     "predictor": ("the predictor has no weights to train", "Give the method a predictor"),
     "stop-gradient": ("a gradient reaches the backbone through the target", "Detach the target in the loss"),
     "momentum": ("the slow copy follows too fast", f"Choose a momentum of {MOMENTUM} or more"),
@@ -116,6 +117,8 @@ class Guard:
         """Whether the last look was bad."""
         self._losses: list[float] = []
         self._weights = math.nan
+        # No more images than a training step has in memory.
+        self._at_once = max(1, batch_size // processes())
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs, as JSON."""
@@ -145,10 +148,11 @@ class Guard:
         if alike < ALIKE:
             figures = f"they differ by {alike:.2%} of what different images differ by"
             return self._verdict("views too weak", "views", 0, figures)
-        if self.batch_size <= len(self.images) // 2:
+        # With several processes batch norm would have to be computed by all.
+        if processes() == 1 and self.batch_size <= len(self.images) // 2:
             noise = self._batch_noise(method)
             if noise > BATCH_SHARE:
-                figures = f"{noise:.0%} of a projection's variance come from which images share its batch"
+                figures = f"{noise:.0%} of a projection's variance comes from which images share its batch"
                 return self._verdict("batch too small", "batch", 0, figures)
         return None
 
@@ -221,17 +225,20 @@ class Guard:
 
     @torch.no_grad()
     def _features(self, method: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [N, F] and projections [N, D], as when the network is used."""
+        """Features [N, F] and projections [N, D] on the CPU, as when the network is used."""
         method.eval()
-        h = method.backbone(x.to(next(method.backbone.parameters()).dtype))
+        parts = x.to(next(method.backbone.parameters()).dtype).split(self._at_once)
+        h = torch.cat([method.backbone(part) for part in parts])
         z = method.projector(h)
         method.train()
-        return h.float(), z.float()
+        return h.float().cpu(), z.float().cpu()
 
     @torch.no_grad()
     def _batch_noise(self, method: Any) -> float:
         """Share of the projections' variance that changes when the images are put into other batches."""
-        encoder = copy.deepcopy(nn.Sequential(method.backbone, method.projector)).train()
+        encoder = copy.deepcopy(nn.Sequential(method.backbone, method.projector)).eval()
+        for module in encoder.modules():
+            module.train(isinstance(module, _BatchNorm))  # dropout is noise of another kind
         x = self.x0.to(next(encoder.parameters()).dtype)
         drawn = torch.Generator().manual_seed(0)
         each = []
@@ -247,7 +254,8 @@ class Guard:
         trial.predictor.register_forward_pre_hook(lambda _, inputs: tuple(each.detach() for each in inputs))
         dtype = next(trial.backbone.parameters()).dtype
         with torch.enable_grad():
-            loss = trial(self.x0[:32].to(dtype), self.x1[:32].to(dtype)).loss
+            few = min(32, self._at_once)
+            loss = trial(self.x0[:few].to(dtype), self.x1[:few].to(dtype)).loss
             weights = [w for w in trial.backbone.parameters() if w.requires_grad]
             if not loss.requires_grad:
                 return False

@@ -179,7 +179,7 @@ class Observer:
         self.seconds = 0.0
         self._started: float | None = None
         self._logger = logger or _NoLogger()
-        self._console = console or Console(quiet=True)
+        self.console = console or Console(quiet=True)
 
     @contextmanager
     def watch(self, total_steps: int, images_per_step: int, first_step: int = 0) -> Iterator[None]:
@@ -193,7 +193,7 @@ class Observer:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=self._console,
+            console=self.console,
             auto_refresh=False,  # rich's own thread would hold the interpreter's lock again and again
         )
         self._started = self._drawn = time.perf_counter()
@@ -223,7 +223,7 @@ class Observer:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Pass scalars on to the logger, under this training's name."""
@@ -238,7 +238,7 @@ class Observer:
         if not math.isfinite(loss):
             raise InputError(f"{self.name}: the loss is {loss} at step {step}. Lower the learning rate and run again.")
         self._progress.advance(self._task)
-        if self._console.is_terminal and time.perf_counter() - self._drawn >= SECONDS_A_DRAWING:
+        if self.console.is_terminal and time.perf_counter() - self._drawn >= SECONDS_A_DRAWING:
             self._progress.refresh()
             self._drawn = time.perf_counter()
         if self.curve.add(step, loss):

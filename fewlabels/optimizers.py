@@ -87,10 +87,11 @@ def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def set_rate(optimizer: Optimizer, factor: float) -> None:
-    """Set every group's learning rate to this factor of its peak, but for groups with ``constant_lr``."""
+def set_rate(optimizer: Optimizer, factor: float, scale: float = 1.0) -> None:
+    """Set every group's learning rate to its peak, times ``factor`` unless it has ``constant_lr``, times ``scale``."""
     for group in optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 if group.get("constant_lr") else factor)
+        peak = group.setdefault("initial_lr", group["lr"])
+        group["lr"] = peak * (1 if group.get("constant_lr") else factor) * scale
 
 
 def without_decay(module: nn.Module) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from fewlabels.files import write_json, written_whole
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.backbones import make_backbone
 from fewlabels.models.weights import load_exactly, save_backbone, save_weights, weights_bytes
-from fewlabels.monitor import LOOK_EVERY, LOOKED_AT, Guard, Verdict
+from fewlabels.monitor import FIRST_VERDICT, LOOK_EVERY, LOOKED_AT, Guard, Verdict
 from fewlabels.observe import Observer
 from fewlabels.optimizers import cosine_with_warmup, set_rate
 from fewlabels.parallel import processes, rank, summed, synchronised
@@ -133,6 +133,7 @@ class Pretraining:
         self.verdicts: list[str] = []
         """Those after which it went on, or back."""
         self.restarts = 0
+        """Each halves the learning rate."""
         self.saved: int | None = None
         """Step of the last checkpoint."""
         self.sound: int | None = None
@@ -149,17 +150,18 @@ class Pretraining:
     def steps(self) -> Iterator[int]:
         """The loop; gives each step's number when it is done."""
         kept = self._kept()
+        self._recall_verdicts()
+        if not kept:
+            self._goes_back(self.guard.before(self.method) if rank() == 0 else None)
         self.prepare(self._choice())
         step = self._restore(*kept) if kept else 0
         losses: list[Tensor] = []
         saved = time.perf_counter()
         pairs = self.feed(step, self.total)
         with self.observer.watch(self.total, self.batch_size, first_step=step), stop_wish() as wish:
-            if not kept:
-                self._goes_back(self.guard.before(self.method) if rank() == 0 else None)
-                if self.engine.on_collapse == "restart":
-                    self.sound = 0
-                    self._checkpoint(0)
+            if not kept and self.engine.on_collapse == "restart":
+                self.sound = 0
+                self._checkpoint(0)
             while step < self.total:
                 losses.append(self.train_step(step, pairs))
                 step += 1
@@ -186,7 +188,7 @@ class Pretraining:
     def train_step(self, step: int, pairs: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
         """One optimizer step on the next batch; returns its loss."""
         torch.manual_seed(seed_from(self.seed, "dropout", step, rank()))  # of every device
-        set_rate(self.optimizer, self._rate(step))
+        set_rate(self.optimizer, self._rate(step), 0.5**self.restarts)
         total = torch.zeros((), device=self.fabric.device)
         parts = self.settings.accumulate
         for part in range(parts):
@@ -339,11 +341,12 @@ class Pretraining:
                 self.observer.step(step - len(values) + back + 1, loss)
         if rank() != 0:
             return None
+        before = self.guard.suspected
         verdict = self.guard.look(self.method, step, values)
         if not step % LOOK_EVERY:
             self.observer.log(self.guard.figures(), step)
-            if not self.guard.suspected:
-                self.sound = self.saved
+            if step >= FIRST_VERDICT and not (before or self.guard.suspected):
+                self.sound = self.saved  # between two good looks
         return verdict
 
     def _goes_back(self, verdict: Verdict | None) -> bool:
@@ -360,26 +363,26 @@ class Pretraining:
         if stop:
             if verdict is None:
                 raise InputError("the first process stopped, and says why.")
-            regardless = "" if verdict.lost else " To go on regardless: --on-collapse warn."
-            raise Collapsed(verdict, f"{self.settings.method}: {verdict}{regardless}")
+            raise Collapsed(verdict, f"{self.settings.method}: {verdict}")
         if verdict is not None and (back or not any(line.startswith(verdict.kind) for line in self.verdicts)):
             self.verdicts.append(str(verdict))
             self.observer.say(f"{self.settings.method}: {verdict}")
+            if not back:
+                self._note_verdicts()
         return back
 
     def _go_back(self) -> int:
         """Take up the last sound checkpoint, with half its learning rate; returns its step."""
-        restarts, verdicts = self.restarts + 1, self.verdicts
+        self.restarts += 1
         self._by_first(self._discard_unsound)
+        self._by_first(self._note_verdicts)
         kept = self._kept()
         if kept is None:
             raise InputError(f"{self.folder}: no checkpoint is left to go back to. Start anew.")
         step = self._restore(*kept)
-        self.restarts, self.verdicts = restarts, verdicts
-        for group in self.optimizer.param_groups:
-            group["initial_lr"] = group.get("initial_lr", group["lr"]) / 2
-        self.observer.say(f"back at step {step:,} with half the learning rate (restart {restarts} of {RESTARTS})")
-        self._checkpoint(step)
+        self._agreed(False)  # none may write before all have read
+        self.sound = step
+        self.observer.say(f"back at step {step:,} with half the learning rate (restart {self.restarts} of {RESTARTS})")
         return step
 
     def _discard_unsound(self) -> None:
@@ -412,6 +415,19 @@ class Pretraining:
         mine = {"verdicts": self.verdicts, "restarts": self.restarts, "sound": self.sound}
         return {**mine, **self.guard.state()}
 
+    def _note_verdicts(self) -> None:
+        """Beside the checkpoints, since a run that goes back forgets them."""
+        write_json(run_folder.verdicts_file(self.folder), {"restarts": self.restarts, "verdicts": self.verdicts})
+
+    def _recall_verdicts(self) -> None:
+        file = run_folder.verdicts_file(self.folder)
+        if self._agreed(file.is_file())[0]:
+            try:
+                noted = json.loads(file.read_text())
+                self.restarts, self.verdicts = int(noted["restarts"]), list(noted["verdicts"])
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{file}: damaged. Start anew in another folder with --out.") from None
+
     def _kept(self) -> tuple[int, dict[str, bytes]] | None:
         """Step and files of the newest checkpoint."""
         # The first process sets damaged ones aside before the others look.
@@ -437,7 +453,6 @@ class Pretraining:
             load_exactly(self.ema, load(files["ema.safetensors"]), self.folder)
         self.observer.restore(step, state["observer"])
         self.guard.restore(state["guard"])
-        self.verdicts, self.restarts = state["guard"]["verdicts"], state["guard"]["restarts"]
         self.saved, self.sound = step, state["guard"]["sound"]
         return step
 

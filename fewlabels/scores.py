@@ -1,6 +1,7 @@
 """Scores of a pretrained network that need no label; of each, more is better."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,37 +18,42 @@ VIEWS = 4
 BATCH = 256
 
 
-def label_free_scores(method: Method, source: ImageSource, views: Views, seed: int) -> dict[str, float]:
-    """Every score by its name; the network is left as it was.
+SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "RankMe, features": lambda h, z: rankme(h[:, 0]),
+    "RankMe, projections": lambda h, z: rankme(z[:, 0]),
+    "alpha-ReQ, features": lambda h, z: -abs(alpha_req(h[:, 0]) - 1),
+    "LiDAR, features": lambda h, z: lidar(h),
+    "LiDAR, projections": lambda h, z: lidar(z),
+    "alignment, features": lambda h, z: -alignment(h[:, 0], h[:, 1]),
+    "uniformity, features": lambda h, z: -uniformity(h[:, 0]),
+    "uniformity, projections": lambda h, z: -uniformity(z[:, 0]),
+    "retrieval, features": lambda h, z: retrieval(h[:, 0], h[:, 1]),
+    "retrieval, projections": lambda h, z: retrieval(z[:, 0], z[:, 1]),
+}
+"""By name: of features h [N, VIEWS, F], the backbone's, and projections z [N, VIEWS, D], which the loss compares.
 
-    ``features`` are the backbone's, ``projections`` what the loss compares. RankMe's authors say that it may compare
-    runs of one method only.
+RankMe's authors say that it may compare runs of one method only.
+"""
+ROTATION = "rotation probe, features"
+
+
+def label_free_scores(
+    method: Method, source: ImageSource, views: Views, seed: int, names: tuple[str, ...] = (*SCORES, ROTATION)
+) -> dict[str, float]:
+    """Scores by their names; the network is left as it was.
 
     Args:
         method: backbone and projector.
         source: what it was trained on.
         views: what it was trained with.
         seed: of the views that are scored.
+        names: which scores.
     """
     encoder = copy.deepcopy(method).eval()
     images = source.read(evenly_spaced(source, IMAGES))
-    h, z = (torch.stack(each, dim=1) for each in zip(*(_encoded(encoder, x) for x in _views(images, views, seed)), strict=True))
-    return {
-        "RankMe, features": rankme(h[:, 0]),
-        "RankMe, projections": rankme(z[:, 0]),
-        "alpha-ReQ, features": -abs(alpha_req(h[:, 0]) - 1),
-        "LiDAR, features": lidar(h),
-        "LiDAR, projections": lidar(z),
-        "alignment, features": -alignment(h[:, 0], h[:, 1]),
-        "uniformity, features": -uniformity(h[:, 0]),
-        "retrieval, features": retrieval(h[:, 0], h[:, 1]),
-        "retrieval, projections": retrieval(z[:, 0], z[:, 1]),
-        "rotation probe, features": _rotation_probe(encoder, images),
-    }
-
-
-def _views(images: Tensor, views: Views, seed: int) -> list[Tensor]:
-    return [views(images, (seed, "score", number)) for number in range(VIEWS)]
+    encoded = [_encoded(encoder, views(images, (seed, "score", number))) for number in range(VIEWS)]
+    h, z = (torch.stack(each, dim=1) for each in zip(*encoded, strict=True))
+    return {name: _rotation_probe(encoder, images) if name == ROTATION else SCORES[name](h, z) for name in names}
 
 
 @torch.no_grad()

@@ -289,7 +289,7 @@ BAD = [
     ("unknown network of timm", nothing, "PRETRAIN --backbone timm/resnet51", "timm/resnet50"),
     ("images that are all the same", all_the_same, "PRETRAIN", "all the same. Pass images that differ"),
     ("two images over and over", one_image_often, "PRETRAIN", "5% of 40 images are distinct"),
-    ("a batch of two", nothing, "PRETRAIN --batch-size 2", "Choose --batch-size 32 or more. To go on regardless"),
+    ("a batch of two", nothing, "PRETRAIN --batch-size 2", "smaller --accumulate. To go on regardless, add --resume"),
     ("collapse by half", nothing, "PRETRAIN --on-collapse half", "--on-collapse half: no such choice"),
     ("images too small", tiny, "PRETRAIN --backbone timm/convnext_atto", "views of 8x8 pixels: not what backbone timm"),
     ("unknown backbone", nothing, "PRETRAIN --backbone vgg", "backbone 'vgg': no such backbone"),

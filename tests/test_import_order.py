@@ -15,7 +15,7 @@ ROOMS = (
     ("engine",),
     ("pretrain", "evaluate", "presets", "scores"),
     ("fit",),
-    ("article", "report"),
+    ("article", "choose", "report"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -121,7 +121,7 @@ def test_weights_that_grow_at_once_and_a_loss_that_is_not_finite(images, warm):
     guard.before(method)
     with torch.no_grad():
         for weight in method.backbone.parameters():
-            weight *= 3
+            weight *= 5
     assert guard.look(method, 50, [1.0]).kind == "divergence"
     assert guard.look(method, 60, [1.0]) is None  # no time to look
     found = guard.look(method, 61, [math.inf])

@@ -100,7 +100,7 @@ class ArticleRun:
                 keep_epochs=wanted,
             )
             # A trial could choose a compiled network, whose figures differ in the last digits.
-            engine = Engine(self.device.type, tune=False)
+            engine = Engine(self.device.type, tune=False, on_collapse="warn")
             observer = Observer(f"{arm.pretrained_by}-pretraining", self.logger, self.console)
             # The tutorial pretrains once; all seeds of the head share it.
             pretrain(self.train, randaugment, settings, folder, 0, observer, engine)

@@ -35,8 +35,8 @@ def write_checkpoint(folder: Path, step: int, files: Mapping[str, bytes], also_k
 
 
 def discard_after(folder: Path, step: int) -> None:
-    """Delete the checkpoints of later steps."""
-    for place in _by_age(folder):
+    """Delete the checkpoints of later steps, but for the oldest if there is no other."""
+    for place in _by_age(folder)[1:]:
         if _step(place) > step:
             shutil.rmtree(place, ignore_errors=True)
 

@@ -18,6 +18,16 @@ def engine_file(folder: Path) -> Path:
     return folder / "engine.json"
 
 
+def choice_file(folder: Path) -> Path:
+    """What ``--method auto`` tried, and what it chose."""
+    return folder / "choice.json"
+
+
+def verdicts_file(folder: Path) -> Path:
+    """What the guard has found and the run has gone on after, or back."""
+    return folder / "verdicts.json"
+
+
 def kept_folder(folder: Path, epochs: int) -> Path:
     """Its weights after so many epochs, if it was asked to keep them."""
     return folder / f"epoch-{epochs}"
@@ -25,7 +35,16 @@ def kept_folder(folder: Path, epochs: int) -> Path:
 
 def holds_run(folder: Path) -> bool:
     """Whether a pretraining was begun here and has something to go on from."""
-    return (folder / "backbone.safetensors").exists() or any(checkpoints_folder(folder).glob("*step-*"))
+    begun = (folder / "backbone.safetensors").exists() or choice_file(folder).exists()
+    return begun or any(checkpoints_folder(folder).glob("*step-*"))
+
+
+def set_aside(folder: Path, name: str) -> None:
+    """Move a run's checkpoints and kept weights into a folder of its own inside, so that another can begin here."""
+    for place in [checkpoints_folder(folder), engine_file(folder), *folder.glob("epoch-*")]:
+        if place.exists():
+            (folder / name).mkdir(exist_ok=True)
+            place.rename(folder / name / place.name)
 
 
 def read_choice(folder: Path) -> Choice:

@@ -1,0 +1,279 @@
+"""``--method auto``: short trials choose method, learning rate and recipe, and say why."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fewlabels.data.order import steps_per_epoch
+from fewlabels.data.source import ArraySource, ImageSource, fingerprint
+from fewlabels.engine import run_folder
+from fewlabels.engine.pairs import Views
+from fewlabels.engine.settings import Engine, PretrainSettings
+from fewlabels.errors import InputError
+from fewlabels.evaluate import outputs
+from fewlabels.files import write_bytes, write_json
+from fewlabels.fit.probe import logistic_probe
+from fewlabels.methods import METHODS, Method
+from fewlabels.models.weights import load_exactly, read_weights
+from fewlabels.observe import Observer
+from fewlabels.presets import DEFAULT
+from fewlabels.pretrain import Collapsed, pretrain
+from fewlabels.scores import label_free_scores
+from fewlabels.views.recipes import RECIPES
+
+TRIAL_STEPS = 240
+RATES = (1 / 3, 3.0)
+"""Of the method's own rate, to be tried beside it."""
+SCORE = "RankMe, features"
+"""What chooses within a method; see benchmarks/results/scores.json."""
+MAY_COLLAPSE = ("simsiam", "byol")
+"""Methods that nothing in the loss keeps from collapse."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short run and what came of it."""
+
+    method: str
+    rate: float
+    """Learning rate, times the method's own."""
+    views: str
+    score: float | None
+    """Label-free; None: collapsed."""
+    cv_macro_f1: float | None
+    """Of a linear probe on the given labels; None: collapsed, or there are none."""
+    verdict: str | None
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """As its folder is called."""
+        return f"{self.method}-{self.rate:.2g}-{self.views}"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What to train with, why, and what to fall back on if it collapses after all."""
+
+    method: str
+    lr: float | None
+    """Peak learning rate; None: the method's own."""
+    views: str
+    reasons: list[str]
+    fallback: str | None
+
+
+def pretrain_auto(
+    source: ImageSource,
+    labelled: ArraySource | None,
+    settings: PretrainSettings,
+    recipes: tuple[str, ...],
+    folder: Path,
+    seed: int,
+    observer: Observer,
+    engine: Engine,
+) -> tuple[PretrainSettings, str]:
+    """Choose by short trials, train, and keep the best of the run's quarters; gives settings and recipe as chosen.
+
+    If the chosen method collapses after all, the run is set aside in ``collapsed-METHOD`` and the best method that
+    cannot collapse completely takes its place. What was tried and why stands in ``choice.json``.
+
+    Args:
+        source: all images.
+        labelled: the labelled ones, or None: then the default method is taken, at the best rate and recipe.
+        settings: of the run; method and rate are not read.
+        recipes: names of the recipes that suit the images, the usual one first.
+        folder: of the run.
+        seed: of trials and run.
+        observer: shows trials and run.
+        engine: what they are computed with.
+
+    Raises:
+        InputError: if every trial collapses.
+        Collapsed: if the run does, and no method is left.
+    """
+    chooser = Chooser(source, labelled, settings, recipes, folder, seed, observer, engine)
+    chosen = chooser.choose()
+    for reason in chosen.reasons:
+        observer.say(reason)
+    quarters = tuple(sorted({max(1, round(settings.epochs * share)) for share in (0.25, 0.5, 0.75, 1.0)}))
+
+    def final(chosen: Chosen) -> PretrainSettings:
+        return replace(settings, method=chosen.method, method_settings=None, lr=chosen.lr, keep_epochs=quarters)
+
+    observer.name = chosen.method
+    try:
+        method = pretrain(source, RECIPES[chosen.views], final(chosen), folder, seed, observer, engine)
+    except Collapsed as stop:
+        if chosen.fallback is None:
+            raise
+        why = f"{chosen.method} collapsed, {chosen.fallback} takes its place: {stop.verdict}"
+        observer.say(why)
+        run_folder.set_aside(folder, f"collapsed-{chosen.method}")
+        chosen = Chosen(chosen.fallback, None, chosen.views, [*chosen.reasons, why], None)
+        chooser.keep(chosen)
+        observer.name = chosen.method
+        method = pretrain(source, RECIPES[chosen.views], final(chosen), folder, seed, observer, engine)
+    kept = {}
+    for epoch in quarters:
+        place = run_folder.kept_folder(folder, epoch)
+        load_exactly(method, read_weights(place / "method.safetensors")[0], place)
+        kept[epoch] = score_of(method, source, RECIPES[chosen.views], seed)
+    best = max(quarters, key=lambda epoch: kept[epoch])
+    why = f"weights after epoch {best}, by {SCORE} ({', '.join(f'{e}: {score:.4g}' for e, score in kept.items())})"
+    observer.say(why)
+    write_bytes(
+        folder / "backbone.safetensors", (run_folder.kept_folder(folder, best) / "backbone.safetensors").read_bytes()
+    )
+    if why not in chosen.reasons:  # else an earlier start came as far
+        chooser.keep(replace(chosen, reasons=[*chosen.reasons, why]))
+    return final(chosen), chosen.views
+
+
+def score_of(method: Method, source: ImageSource, views: Views, seed: int) -> float:
+    """The label-free score that chooses within a method."""
+    return label_free_scores(method, source, views, seed, (SCORE,))[SCORE]
+
+
+class Chooser:
+    """Trials of one data set, as :func:`pretrain_auto` has them.
+
+    What is done is kept in ``folder/choice.json``, so that a stopped choice goes on.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        labelled: ArraySource | None,
+        settings: PretrainSettings,
+        recipes: tuple[str, ...],
+        folder: Path,
+        seed: int,
+        observer: Observer,
+        engine: Engine,
+    ) -> None:
+        self.source, self.labelled, self.settings, self.recipes = source, labelled, settings, recipes
+        self.folder, self.seed, self.observer = folder, seed, observer
+        self.engine = replace(engine, on_collapse="stop")
+        self.file = run_folder.choice_file(folder)
+        about = {"data": fingerprint(source), "labels": len(labelled or ()), "recipes": recipes, "seed": seed}
+        self.decided = json.loads(json.dumps({**asdict(settings), **about}))  # as it will be read back
+        self.trials: list[Trial] = []
+        self.chosen: Chosen | None = None
+        self._read()
+
+    def choose(self) -> Chosen:
+        """Methods by a probe on the labels; then, within the best, rate and recipe by the label-free score.
+
+        Raises:
+            InputError: if every trial collapses.
+        """
+        if self.chosen is not None:
+            return self.chosen
+        methods = tuple(METHODS) if self.labelled is not None else (DEFAULT.settings.method,)
+        first = [self.trial(method, 1.0, self.recipes[0]) for method in methods]
+        sound = sorted((trial for trial in first if trial.verdict is None), key=lambda t: -(t.cv_macro_f1 or 0))
+        if not sound:
+            raise InputError(f"--method auto: every trial collapsed. The first: {first[0].verdict}")
+        best = sound[0]
+        reasons = [self._why_method(best, first)]
+        rates = [best, *(self.trial(best.method, rate, best.views) for rate in RATES)]
+        best = self._better(rates)
+        reasons.append(self._why(best, rates, "rate", lambda t: f"{t.rate:.2g} of its own"))
+        views = [best, *(self.trial(best.method, best.rate, recipe) for recipe in self.recipes[1:])]
+        best = self._better(views)
+        reasons.append(self._why(best, views, "views", lambda t: t.views))
+        fallback = next((t.method for t in sound if t.method not in (best.method, *MAY_COLLAPSE)), None)
+        lr = best.rate * METHODS[best.method].settings.optimizer.lr
+        return self.keep(Chosen(best.method, lr, best.views, reasons, fallback))
+
+    def keep(self, chosen: Chosen) -> Chosen:
+        """Write down what is chosen."""
+        self.chosen = chosen
+        self._write()
+        return chosen
+
+    def trial(self, method: str, rate: float, views: str) -> Trial:
+        """A short run, or what an earlier start has of it."""
+        for done in self.trials:
+            if (done.method, done.rate, done.views) == (method, rate, views):
+                return done
+        settings = replace(self.settings, method=method, method_settings=None, lr=None, ema=0.0, keep_epochs=())
+        lr = rate * settings.of_method.optimizer.lr
+        batch = settings.batch_size or settings.of_method.batch_size
+        epochs = max(1, round(TRIAL_STEPS / max(1, steps_per_epoch(len(self.source), batch, True))))
+        settings = replace(settings, lr=lr, epochs=epochs, warmup_epochs=0)
+        planned = Trial(method, rate, views, None, None, None, 0.0)
+        watch = Observer(f"trial: {method}", None, self.observer.console)
+        try:
+            trained = pretrain(
+                self.source,
+                RECIPES[views],
+                settings,
+                self.folder / "trials" / planned.name,
+                self.seed,
+                watch,
+                self.engine,
+            )
+        except Collapsed as stop:
+            return self._done(replace(planned, verdict=str(stop.verdict), seconds=watch.seconds_so_far()))
+        score = score_of(trained, self.source, RECIPES[views], self.seed)
+        cv = None
+        if self.labelled is not None:
+            cv = logistic_probe(outputs(trained.backbone, self.labelled), self.labelled.labels, self.seed).cv_macro_f1
+        return self._done(replace(planned, score=score, cv_macro_f1=cv, seconds=watch.seconds))
+
+    def _done(self, trial: Trial) -> Trial:
+        self.trials.append(trial)
+        self._write()
+        figures = trial.verdict or f"{SCORE} {trial.score:.4g}"
+        if trial.cv_macro_f1 is not None:
+            figures += f", macro-F1 {trial.cv_macro_f1:.3f} by cross-validation"
+        self.observer.say(f"{trial.name}: {figures}")
+        return trial
+
+    def _better(self, trials: list[Trial]) -> Trial:
+        return max((trial for trial in trials if trial.score is not None), key=lambda t: t.score or 0)
+
+    def _why_method(self, best: Trial, trials: list[Trial]) -> str:
+        if best.cv_macro_f1 is None:
+            return f"method {best.method}: there are no labels to compare methods by, and this is the default"
+        others = ", ".join(
+            f"{t.method} {'collapsed' if t.cv_macro_f1 is None else f'{t.cv_macro_f1:.3f}'}"
+            for t in trials
+            if t != best
+        )
+        return (
+            f"method {best.method}: macro-F1 {best.cv_macro_f1:.3f} by cross-validation on {len(self.labelled or ())} "
+            f"labels; {others}"
+        )
+
+    @staticmethod
+    def _why(best: Trial, trials: list[Trial], what: str, show: Any) -> str:
+        each = ", ".join(f"{show(t)}: {'collapsed' if t.score is None else f'{t.score:.4g}'}" for t in trials)
+        return f"{what} {show(best)}, by {SCORE} ({each})"
+
+    def _read(self) -> None:
+        if not self.file.is_file():
+            return
+        try:
+            found = json.loads(self.file.read_text())
+            before = found["decided"]
+            self.trials = [Trial(**row) for row in found["trials"]]
+            self.chosen = Chosen(**found["chosen"]) if found["chosen"] else None
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{self.file}: damaged. Start anew in another folder with --out.") from None
+        for name, now in self.decided.items():
+            if before.get(name) != now:
+                raise InputError(
+                    f"{self.file}: a choice with {name} {before.get(name)}, not {now}. "
+                    "Go on with the same options, or choose another folder with --out."
+                )
+
+    def _write(self) -> None:
+        trials = [asdict(trial) for trial in self.trials]
+        write_json(
+            self.file,
+            {"decided": self.decided, "trials": trials, "chosen": asdict(self.chosen) if self.chosen else None},
+        )

@@ -1,0 +1,94 @@
+"""``--method auto`` on real images, with trials of a few steps."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fewlabels.choose import Chooser, Chosen, pretrain_auto
+from fewlabels.errors import InputError
+from fewlabels.fit.probe import knn_probe
+from fewlabels.methods import METHODS
+from fewlabels.models.weights import read_weights
+from fewlabels.observe import Observer
+from fewlabels.pretrain import Engine, PretrainSettings
+
+SETTINGS = PretrainSettings("simclr", 2, batch_size=200)
+RECIPES = ("gray-small", "randaugment")
+
+
+@pytest.fixture(scope="module")
+def source(fmnist):
+    return fmnist.train.first_k(600)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("fewlabels.choose.TRIAL_STEPS", 3)
+    monkeypatch.setattr("fewlabels.choose.logistic_probe", knn_probe)  # 50 times as fast
+
+
+def arguments(source, labelled, folder: Path, console=None, settings=SETTINGS):
+    return source, labelled, settings, RECIPES, folder, 0, Observer("auto", None, console), Engine(tune=False)
+
+
+def test_with_labels_the_best_by_cross_validation_and_then_by_score(source, tmp_path: Path, capsys):
+    settings, recipe = pretrain_auto(*arguments(source, source.first_k(200), tmp_path, Console(width=300)))
+    found = json.loads((tmp_path / "choice.json").read_text())
+    trials = found["trials"]
+    first = trials[: len(METHODS)]
+    assert [trial["method"] for trial in first] == list(METHODS)
+    assert settings.method == max(first, key=lambda trial: trial["cv_macro_f1"])["method"]
+    assert all(0 < trial["cv_macro_f1"] < 1 for trial in trials)
+    within = [trial for trial in trials if trial["method"] == settings.method]
+    assert len(within) == len(trials) - len(METHODS) + 1 == 4
+    rates = max((trial for trial in within if trial["views"] == "gray-small"), key=lambda trial: trial["score"])
+    assert settings.lr == pytest.approx(rates["rate"] * METHODS[settings.method].settings.optimizer.lr)
+    assert recipe in RECIPES
+    assert len(found["chosen"]["reasons"]) == 4
+    assert "by cross-validation on 200 labels" in capsys.readouterr().out
+    last, best = (read_weights(tmp_path / name / "backbone.safetensors")[0] for name in ("epoch-2", "."))
+    assert last.keys() == best.keys()
+    # A second start finds everything done, and changes nothing.
+    assert pretrain_auto(*arguments(source, source.first_k(200), tmp_path)) == (settings, recipe)
+    assert json.loads((tmp_path / "choice.json").read_text()) == found
+    with pytest.raises(InputError, match=r"choice.json: a choice with labels 200, not 0"):
+        Chooser(*arguments(source, None, tmp_path))
+
+
+def test_without_labels_methods_are_not_compared(source, tmp_path: Path):
+    chosen = Chooser(*arguments(source, None, tmp_path)).choose()
+    assert chosen.method == "simclr"
+    assert "no labels" in chosen.reasons[0]
+    assert {trial["method"] for trial in json.loads((tmp_path / "choice.json").read_text())["trials"]} == {"simclr"}
+
+
+def test_trials_that_collapse_are_passed_over(source, monkeypatch, tmp_path: Path):
+    weak = METHODS["simclr"].settings
+    monkeypatch.setitem(METHODS, "simclr", METHODS["simclr"]._replace(settings=replace(weak, batch_size=2)))
+    unset = replace(SETTINGS, batch_size=None)
+    with pytest.raises(InputError, match=r"every trial collapsed\. The first: batch too small"):
+        Chooser(*arguments(source, None, tmp_path, settings=unset)).choose()
+
+
+def test_a_run_that_collapses_falls_back(source, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr("fewlabels.pretrain.LOOK_EVERY", 2)
+    monkeypatch.setattr("fewlabels.monitor.LOOK_EVERY", 2)
+    chooser = Chooser(*arguments(source, None, tmp_path))
+    chooser.keep(Chosen("byol", 100.0, "gray-small", ["as it was"], "simclr"))
+    settings, _ = pretrain_auto(*arguments(source, None, tmp_path))
+    assert settings == replace(SETTINGS, lr=None, keep_epochs=(1, 2))
+    chosen = json.loads((tmp_path / "choice.json").read_text())["chosen"]
+    assert chosen["method"] == "simclr"
+    assert chosen["reasons"][1].startswith("byol collapsed, simclr takes its place: divergence at step 2")
+    assert (tmp_path / "collapsed-byol" / "engine.json").is_file()
+    assert asdict(settings)["method"] == "simclr"
+    assert read_weights(tmp_path / "epoch-2" / "method.safetensors")[1]["method"] == "simclr"
+
+
+def test_a_damaged_choice_is_refused(source, tmp_path: Path):
+    (tmp_path / "choice.json").write_text("{")
+    with pytest.raises(InputError, match=r"choice.json: damaged"):
+        Chooser(*arguments(source, None, tmp_path))
