@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -152,7 +153,10 @@ def pretrain(
             metavar="NAME",
         ),
     ] = None,
-    labels: Annotated[int, typer.Option(help="Labels that auto may compare methods by.", metavar="N")] = 1000,
+    labels: Annotated[int, typer.Option(help="Labels that --method auto and --probe may use.", metavar="N")] = 1000,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Each epoch, a figure of nearest neighbours on the labels.")
+    ] = False,
     preset: Annotated[
         str | None,
         typer.Option(help="A paper's recipe, simsiam-resnet50 or mocov3-vit; other options change it.", metavar="NAME"),
@@ -161,6 +165,10 @@ def pretrain(
     backbone: Annotated[
         str | None,
         typer.Option(help="article (28x28 pixels), resnet18, resnet50 or timm/NAME. [article]", metavar="NAME"),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="Weights to begin with: timm's .safetensors, or an earlier run's.", metavar="FILE"),
     ] = None,
     views: Annotated[
         str | None,
@@ -193,7 +201,7 @@ def pretrain(
     logger: Logger = "tensorboard",
     device: Device = "auto",
 ) -> None:
-    """Train a backbone on images alone; labels are never read, but by --method auto.
+    """Train a backbone on images alone. Labels are never trained on; only --method auto and --probe read any.
 
     Ctrl-C saves the run, and says how to go on. Killed, it goes on from its last checkpoint.
 
@@ -204,6 +212,7 @@ def pretrain(
     from fewlabels.data.npy import NpySource
     from fewlabels.engine.run_folder import final_state, holds_run, read_choice
     from fewlabels.files import MARK, writable_folder, write_json
+    from fewlabels.fit.probe import knn_curve
     from fewlabels.observe import Observer, make_logger
     from fewlabels.parallel import is_first_process, peer_is_gone
     from fewlabels.presets import DEFAULT, PRESETS
@@ -219,6 +228,8 @@ def pretrain(
     collapse = _one_of("--on-collapse", on_collapse, ("stop", "warn", "restart"))
     torch_device = _device(device)
     auto = method == "auto"
+    if probe and auto:
+        raise InputError("--probe: --method auto has its own. Leave one of them out.")
     if auto and (preset or lr or processes > 1):
         raise InputError("--method auto: chooses by itself, in one process. Leave out --preset, --lr and --processes.")
     first = is_first_process()
@@ -231,9 +242,11 @@ def pretrain(
         console.print("Nothing is saved there yet: beginning at the first step.")
     if dataset == "fashion-mnist":
         source: Any = fashion_mnist(data, say=console.print).train
-        labelled = source.balanced(labels, seed) if auto and labels else None
+        labelled = source.balanced(labels, seed) if (auto or probe) and labels else None
     else:
         source, labelled = NpySource(Path(dataset)), None
+    if probe and labelled is None:
+        raise InputError(f"--probe: {dataset} has no labels to use. Leave it out.")
     base = PRESETS[_one_of("--preset", preset, tuple(PRESETS))] if preset else DEFAULT
     recipe = views or base.views or ("rgb-small" if source.shape[0] == 3 else "gray-small")
     _one_of("--views", recipe, tuple(RECIPES))
@@ -241,6 +254,7 @@ def pretrain(
         "method": None if auto else method,
         "epochs": epochs,
         "backbone": backbone,
+        "start_from": start_from and str(start_from),
         "batch_size": batch_size,
         "lr": lr,
         "warmup_epochs": warmup,
@@ -258,7 +272,8 @@ def pretrain(
             recipes = (views,) if views else (recipe, "randaugment")
             settings, recipe = pretrain_auto(source, labelled, settings, recipes, out, seed, observer, engine)
         else:
-            run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine)
+            curve = partial(knn_curve, labelled) if probe and labelled is not None else None
+            run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine, curve)
     except Collapsed as stop:
         regardless = "" if stop.verdict.lost else " To go on regardless, add --resume --on-collapse warn."
         raise InputError(f"{stop}{regardless}") from None
@@ -286,7 +301,7 @@ def pretrain(
     seconds = round(observer.seconds, 1)
     kept = final_state(out)
     figures = {"data": source.name, "images": len(source), "seconds": seconds}
-    figures |= {"curve": kept["curve"], "guard": kept["guard"]}
+    figures |= {name: kept[name] for name in ("curve", "by_epoch", "guard")}
     write_json(out / "result.json", {"name": "pretrain", **provenance(_command()), **about, **figures})
     console.print(f"{settings.epochs} epochs of {len(source):,} images in {seconds} s.", highlight=False)
     console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True)

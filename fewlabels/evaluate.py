@@ -9,17 +9,26 @@ from sklearn.metrics import classification_report, f1_score
 from torch import nn
 
 from fewlabels.data.source import ImageSource
+from fewlabels.errors import InputError
 
 BATCH = 1024
 
 
 @torch.no_grad()
 def outputs(module: nn.Module, source: ImageSource) -> np.ndarray:
-    """The module's output for every image, in evaluation mode: float32 [N, D]."""
+    """The module's output for every image, in evaluation mode: float32 [N, D].
+
+    Raises:
+        InputError: if the images are not of the one size that the module takes.
+    """
+    wanted = getattr(module, "image_size", None)
+    if wanted is not None and source.shape[1:] != (wanted, wanted):
+        height, width = source.shape[1:]
+        raise InputError(f"images of {height}x{width} pixels: the network takes {wanted}x{wanted}. Resize them first.")
     module.eval()
-    device = next(module.parameters()).device
+    like = next(module.parameters())
     parts = [
-        module(source.read(slice(start, start + BATCH)).to(device).float() / 255).float().cpu()
+        module((source.read(slice(start, start + BATCH)).to(like.device).float() / 255).to(like.dtype)).float().cpu()
         for start in range(0, len(source), BATCH)
     ]
     return torch.cat(parts).numpy()

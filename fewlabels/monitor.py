@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fewlabels.parallel import processes
 from fewlabels.quality import alignment, dead_share, rankme, spread, uniformity
 
-LOOK_EVERY = 50
+LOOK_EVERY = 25
 """Steps between looks."""
 LOOKED_AT = 256
 """Images of the fixed batch."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fewlabels.data.source import ImageSource, evenly_spaced, fingerprint
@@ -28,8 +28,8 @@ from fewlabels.engine.tuning import WARM_UP, Choice, can_compile, fastest
 from fewlabels.errors import InputError
 from fewlabels.files import write_json, written_whole
 from fewlabels.methods import METHODS, Method
-from fewlabels.models.backbones import make_backbone
-from fewlabels.models.weights import load_exactly, save_backbone, save_weights, weights_bytes
+from fewlabels.models.backbones import BACKBONES, make_backbone
+from fewlabels.models.weights import load_exactly, read_weights, save_backbone, save_weights, weights_bytes
 from fewlabels.monitor import FIRST_VERDICT, LOOK_EVERY, LOOKED_AT, Guard, Verdict
 from fewlabels.observe import Observer
 from fewlabels.optimizers import cosine_with_warmup, set_rate
@@ -42,6 +42,9 @@ __all__ = ["Collapsed", "Engine", "PretrainSettings", "Pretraining", "build_meth
 # Fabric tells of each precision it sets up; the user asked for it.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
+EachEpoch = Callable[[nn.Module], dict[str, float]]
+"""Figures of the backbone by name, to draw a curve of; it may be left in evaluation mode."""
+
 LOSSES_READ_EVERY = 20
 """Steps between readings of the loss on an accelerator, which has to finish its queue for each."""
 RESTARTS = 3
@@ -49,9 +52,16 @@ RESTARTS = 3
 
 
 def build_method(settings: PretrainSettings, channels: int, seed: int) -> Method:
-    """The method around a fresh backbone; initial weights are a function of the seed."""
+    """The method around its backbone; fresh weights are a function of the seed.
+
+    Raises:
+        InputError: if ``start_from`` does not hold weights of this backbone.
+    """
+    given = Path(settings.start_from) if settings.start_from else None
     with seeded(seed, "init", settings.method):
-        backbone = make_backbone(settings.backbone, channels)
+        backbone = make_backbone(settings.backbone, channels, given)
+        if given is not None and settings.backbone in BACKBONES:
+            load_exactly(backbone, read_weights(given)[0], given)
         return METHODS[settings.method].build(backbone, backbone.num_features, settings.of_method)
 
 
@@ -63,6 +73,7 @@ def pretrain(
     seed: int,
     observer: Observer,
     engine: Engine = Engine(),
+    each_epoch: EachEpoch | None = None,
 ) -> Method:
     """Train a method's backbone on images alone; labels are never read.
 
@@ -75,7 +86,7 @@ def pretrain(
         Collapsed: if the guard finds the run collapsed, and ``engine.on_collapse`` is not "warn".
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the run is saved.
     """
-    run = Pretraining(source, views, settings, folder, seed, observer, engine)
+    run = Pretraining(source, views, settings, folder, seed, observer, engine, each_epoch)
     with torch.random.fork_rng(devices=[run.fabric.device] if run.fabric.device.type == "cuda" else []):
         run.go()
     return run.method
@@ -101,9 +112,12 @@ class Pretraining:
         seed: int,
         observer: Observer,
         engine: Engine,
+        each_epoch: EachEpoch | None = None,
     ) -> None:
         self.source, self.settings, self.seed = source, settings, seed
-        self.folder, self.observer, self.engine = folder, observer, engine
+        self.folder, self.observer, self.engine, self.each_epoch = folder, observer, engine, each_epoch
+        self.by_epoch: list[dict[str, float]] = []
+        """What ``each_epoch`` has measured."""
         if settings.precision == "bf16-mixed" and not has_bfloat16(engine.device):
             raise InputError(f"precision bf16-mixed: {engine.device} computes no bfloat16 here. Choose 32-true.")
         if settings.precision == "64-true" and engine.device == "mps":
@@ -167,14 +181,17 @@ class Pretraining:
                 step += 1
                 epoch, into_epoch = divmod(step, self.per_epoch)
                 milestone = not into_epoch and epoch in self.settings.keep_epochs
+                measures = not into_epoch and self.each_epoch is not None
                 looks = step % LOOK_EVERY == 0
-                if len(losses) >= self._read_every or milestone or looks or step == self.total:
+                if len(losses) >= self._read_every or milestone or measures or looks or step == self.total:
                     if self._goes_back(self._observe(losses, step)):
                         step = self._go_back()
                         pairs = self.feed(step, self.total)
                         continue
                     if milestone:
                         self._by_first(partial(self._keep, epoch))
+                    if measures:
+                        self._by_first(partial(self._measure, epoch))
                     overdue = time.perf_counter() - saved >= self.engine.checkpoint_seconds
                     stop, save = self._agreed(wish.asked, overdue)
                     if stop or save or step == self.total:
@@ -401,7 +418,8 @@ class Pretraining:
     def _write_checkpoint(self, step: int) -> None:
         buffer = io.BytesIO()
         torch.save(self.optimizer.state_dict(), buffer)
-        state = {"decided": self.decided, "observer": self.observer.state(), "guard": self._guard_state()}
+        state: dict[str, Any] = {"decided": self.decided, "observer": self.observer.state()}
+        state |= {"guard": self._guard_state(), "by_epoch": self.by_epoch}
         files = {
             "method.safetensors": weights_bytes(self.method, {"kind": "method", "method": self.settings.method}),
             "optimizer.pt": buffer.getvalue(),
@@ -453,8 +471,17 @@ class Pretraining:
             load_exactly(self.ema, load(files["ema.safetensors"]), self.folder)
         self.observer.restore(step, state["observer"])
         self.guard.restore(state["guard"])
+        self.by_epoch = state["by_epoch"]
         self.saved, self.sound = step, state["guard"]["sound"]
         return step
+
+    def _measure(self, epoch: int) -> None:
+        if self.each_epoch is None:
+            return
+        figures = self.each_epoch(self.method.backbone)
+        self.method.train()
+        self.by_epoch.append({"epoch": epoch, **figures})
+        self.observer.log(figures, epoch * self.per_epoch)
 
     def _keep(self, epoch: int) -> None:
         with written_whole(run_folder.kept_folder(self.folder, epoch)) as temporary:
@@ -465,7 +492,8 @@ class Pretraining:
         backbone = self.method.backbone if self.ema is None else self.ema.module
         save_backbone(backbone, folder / "backbone.safetensors", self.settings.backbone)
         save_weights(self.method, folder / "method.safetensors", {"kind": "method", "method": self.settings.method})
-        state = {"decided": self.decided, **self.observer.state(), "guard": self._guard_state()}
+        state: dict[str, Any] = {"decided": self.decided, **self.observer.state()}
+        state |= {"guard": self._guard_state(), "by_epoch": self.by_epoch}
         write_json(folder / "state.json", state)
 
 

@@ -104,6 +104,7 @@ def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     assert ran.code == 0, ran.err
     assert f"Backbone: {tmp_path}/run/backbone.safetensors" in ran.out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["by_epoch"] == []
     assert result["decided"]["method"] == "simclr"
     assert "crop_area" in result["views"]
     assert result["engine"]["threads"] >= 1
@@ -289,6 +290,15 @@ BAD = [
     ("unknown network of timm", nothing, "PRETRAIN --backbone timm/resnet51", "timm/resnet50"),
     ("images that are all the same", all_the_same, "PRETRAIN", "all the same. Pass images that differ"),
     ("two images over and over", one_image_often, "PRETRAIN", "5% of 40 images are distinct"),
+    ("a probe without labels", nothing, "PRETRAIN --probe", "has no labels to use"),
+    ("auto with a rate", nothing, "PRETRAIN --method auto --lr 0.1", "--method auto: chooses by itself"),
+    ("no weights to begin with", nothing, "PRETRAIN --start-from {folder}/none.safetensors", "no such model file"),
+    (
+        "weights of another kind",
+        a_file,
+        "PRETRAIN --backbone timm/resnet18 --start-from {folder}/file",
+        "no such .safe",
+    ),
     ("a batch of two", nothing, "PRETRAIN --batch-size 2", "smaller --accumulate. To go on regardless, add --resume"),
     ("collapse by half", nothing, "PRETRAIN --on-collapse half", "--on-collapse half: no such choice"),
     ("images too small", tiny, "PRETRAIN --backbone timm/convnext_atto", "views of 8x8 pixels: not what backbone timm"),

@@ -154,15 +154,12 @@ def test_resume_exact(images: Path, tmp_path: Path):
 
 
 # In single precision their steps blow up the last digit of a sum, as they do between 1 and 2 threads.
-DDP = {
-    "simsiam": (PretrainSettings("simsiam", 2, precision="64-true"), ("--precision", "64-true")),
-    "simclr": (PretrainSettings("simclr", 2, precision="64-true"), ("--precision", "64-true")),
-}
+DDP = {name: PretrainSettings(name, 1, batch_size=64, precision="64-true") for name in ("simsiam", "simclr")}
 
 
 def two_processes(method: str, images: Path, folder: Path, *more: str | float) -> subprocess.Popen[str]:
-    settings, options = DDP[method]
-    given = ("--method", method, "--epochs", settings.epochs, *options, "--checkpoint-seconds", "0.1")
+    given = ("--method", method, "--epochs", 1, "--batch-size", 64, "--precision", "64-true")
+    given += ("--checkpoint-seconds", "0.1")
     return start(folder, images, *given, "--processes", 2, *more)
 
 
@@ -183,7 +180,7 @@ def ddp_run(images: Path, tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize("method", DDP)
 def test_ddp_gives_the_losses_of_one_process(method, images: Path, ddp_run, tmp_path: Path):
-    _, observer = run(NpySource(images), tmp_path, DDP[method][0])
+    _, observer = run(NpySource(images), tmp_path, DDP[method])
     one = observer.curve.values[:20]
     two = json.loads((ddp_run(method) / "state.json").read_text())["curve"]["values"][:20]
     assert len(one) == len(two) == 20
@@ -402,6 +399,38 @@ def looks_often(monkeypatch):
     for module in ("pretrain", "monitor"):
         monkeypatch.setattr(f"fewlabels.{module}.LOOK_EVERY", 2)
         monkeypatch.setattr(f"fewlabels.{module}.FIRST_VERDICT", 0)
+
+
+def test_figures_of_each_epoch_go_on_and_change_nothing(source, tmp_path: Path):
+    seen = []
+
+    def measure(backbone: torch.nn.Module) -> dict[str, float]:
+        seen.append(backbone.eval().training)
+        return {"length": float(sum(weight.square().sum() for weight in backbone.parameters()))}
+
+    def measured(folder: Path, views=GRAY) -> Any:
+        pretrain(source, views, replace(SMALL, epochs=3), folder, 0, Observer("simsiam"), UNTUNED, measure)
+        return read_weights(folder / "method.safetensors")[0]
+
+    plain, _ = run(source, tmp_path / "plain", replace(SMALL, epochs=3))
+    whole = measured(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt, match="step 3 of 6"):
+        measured(tmp_path / "parts", StopsAt(2))
+    assert same(plain, whole)
+    assert same(whole, measured(tmp_path / "parts"))
+    states = [json.loads((tmp_path / name / "state.json").read_text())["by_epoch"] for name in ("whole", "parts")]
+    assert states[0] == states[1]
+    assert [row["epoch"] for row in states[0]] == [1, 2, 3]
+    assert len(seen) == 6
+
+
+def test_a_run_begins_with_the_weights_of_another(source, tmp_path: Path):
+    run(source, tmp_path)
+    file = tmp_path / "backbone.safetensors"
+    begun = build_method(replace(SMALL, start_from=str(file)), 1, 5)
+    assert same(begun.backbone.state_dict(), read_weights(file)[0])
+    with pytest.raises(InputError, match="another architecture"):
+        build_method(replace(SMALL, backbone="resnet18", start_from=str(file)), 1, 5)
 
 
 def test_the_guard_goes_on_where_a_run_was_stopped(looks_often, source, tmp_path: Path):

@@ -19,6 +19,8 @@ class PretrainSettings:
     method_settings: Any = None
     """The method's dataclass of settings; None: its defaults."""
     backbone: str = "article"
+    start_from: str | None = None
+    """A safetensors file that the backbone's weights are taken from: timm's own, or those of an earlier run."""
     batch_size: int | None = None
     """Images an optimizer step, over all processes; None: the method's own."""
     lr: float | None = None

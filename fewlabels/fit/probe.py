@@ -9,8 +9,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
+from fewlabels.data.source import ImageSource
 from fewlabels.errors import InputError
+from fewlabels.evaluate import outputs
 
 FOLDS = 5
 KNN_K = (1, 3, 5, 10, 20, 50)
@@ -43,6 +46,11 @@ def knn_probe(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> Probe:
         InputError: if there are fewer than two classes.
     """
     return _best("knn", features, labels, seed)
+
+
+def knn_curve(labelled: ImageSource, backbone: nn.Module) -> dict[str, float]:
+    """A point of a curve to watch a pretraining by: macro-F1 of :func:`knn_probe` by cross-validation."""
+    return {"knn_cv_macro_f1": knn_probe(outputs(backbone, labelled), labelled.labels).cv_macro_f1}
 
 
 def logistic_probe(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> Probe:

@@ -93,6 +93,8 @@ class TimmBackbone(Backbone):
             raise InputError(f"backbone timm/{name}: timm has no such network.{meant}")
         given: dict[str, Any] = {}
         if weights is not None:
+            if weights.suffix != ".safetensors" or not weights.is_file():  # timm would unpickle other kinds
+                raise InputError(f"{weights}: no such .safetensors file. Name one with timm's weights of {name}.")
             given = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
         try:
             self.network: Any = timm.create_model(name, num_classes=0, in_chans=channels, **given)
@@ -118,14 +120,14 @@ BACKBONES: dict[str, Callable[[int], Backbone]] = {
 """Name to constructor; the argument is the number of channels. Beside these, ``timm/NAME``."""
 
 
-def make_backbone(name: str, channels: int) -> Backbone:
-    """A backbone by name, with fresh weights.
+def make_backbone(name: str, channels: int, timm_weights: Path | None = None) -> Backbone:
+    """A backbone by name, with fresh weights, or with timm's where a file of them is given.
 
     Raises:
         InputError: if the name is unknown.
     """
     if name.startswith("timm/"):
-        return TimmBackbone(name.removeprefix("timm/"), channels)
+        return TimmBackbone(name.removeprefix("timm/"), channels, timm_weights)
     if name not in BACKBONES:
         meant, known = did_you_mean(name, BACKBONES), ", ".join(BACKBONES)
         raise InputError(f"backbone {name!r}: no such backbone.{meant} Choose one of {known}, or timm/NAME.")

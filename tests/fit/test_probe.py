@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
-from fewlabels.fit.probe import KNN_K, LOGISTIC_C, knn_probe, logistic_probe
+from fewlabels.evaluate import outputs
+from fewlabels.fit.probe import KNN_K, LOGISTIC_C, knn_curve, knn_probe, logistic_probe
+from fewlabels.pretrain import PretrainSettings, build_method
 
 PROBES = pytest.mark.parametrize("probe", [knn_probe, logistic_probe])
 
@@ -68,3 +71,19 @@ def test_one_class_is_refused(probe):
 def test_the_same_seed_gives_the_same_choice(probe):
     features, labels = blobs(20, noise=1.5)
     assert probe(features, labels, 3).cv_macro_f1 == probe(features, labels, 3).cv_macro_f1
+
+
+def test_a_point_of_the_curve_is_the_probe_on_the_networks_features(fmnist):
+    labelled = fmnist.train.first_k(100)
+    backbone = build_method(PretrainSettings("simclr", 1), 1, 0).backbone
+    backbone.double()
+    features = outputs(backbone, labelled)
+    assert features.dtype == np.float32
+    assert knn_curve(labelled, backbone) == {"knn_cv_macro_f1": knn_probe(features, labelled.labels).cv_macro_f1}
+
+
+def test_a_network_of_one_size_refuses_others(fmnist):
+    backbone = build_method(PretrainSettings("simclr", 1), 1, 0).backbone
+    larger = ArraySource(np.zeros((4, 32, 32), np.uint8), None, ())
+    with pytest.raises(InputError, match="images of 32x32 pixels: the network takes 28x28"):
+        outputs(backbone, larger)
