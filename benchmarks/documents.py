@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from benchmarks.correlations import correlation
 from benchmarks.harness import RESULTS
 from benchmarks.ratios import article_rows, ratio
 from fewlabels.article.arms import ArticlePlan
@@ -130,6 +132,81 @@ def memory_table() -> str:
     return table("images of 28x28 | the file, MiB | peak memory of the run, MiB", "rrr", lines)
 
 
+def collapse_summary() -> str:
+    """What the guard found and missed, as sentences."""
+    found = rows("collapse")
+    wrong, well = ([row for row in found if row["collapsed"] == fault] for fault in (True, False))
+    caught = [row for row in wrong if row["found"]]
+    soon = [row for row in caught if row["epoch_found"] <= 1]
+    named = [row for row in wrong if row["cause_named"] == row["cause_planted"]]
+    alarms = [row for row in well if row["found"]]
+    return (
+        f"Of {len(wrong)} runs that were made to collapse, {len(soon)} were found within an epoch, and the cause was "
+        f"named right in {len(named)}. In {len(well)} healthy runs it gave {len(alarms)} false alarms. The seeds are "
+        "not those that the thresholds were set on."
+    )
+
+
+def collapse_table() -> str:
+    """What was planted and what the guard called it."""
+    lines = []
+    by_case: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows("collapse"):
+        by_case.setdefault((row["case"], row["method"]), []).append(row)
+    for (case, method), seeds in by_case.items():
+        kinds = sorted({row.get("kind") or "none" for row in seeds})
+        causes = sorted({row["cause_named"] or "" for row in seeds})
+        steps = [str(row["steps"]) for row in seeds if row["found"]]
+        scores = [f"{row['knn_macro_f1']:.3f}" for row in seeds if "knn_macro_f1" in row]
+        line = [case, f"`{method}`", ", ".join(kinds), ", ".join(causes), ", ".join(steps), ", ".join(scores)]
+        lines.append(line)
+    return table("run | method | verdict | cause | at step | F1", "llllrr", lines)
+
+
+def guard_cost() -> str:
+    """What the looks cost, as a sentence."""
+    shares = [f"{row['share']:.1%} with `{row['method']}`" for row in rows("guard_cost")]
+    return f"The looks take {', '.join(shares)} of a run with the tutorial's network and batches of 256."
+
+
+def methods_table() -> str:
+    """Macro-F1 by method at equal wall time, best first."""
+    by_method: dict[str, list[dict[str, Any]]] = {}
+    for row in rows("methods"):
+        by_method.setdefault(row["method"], []).append(row)
+
+    def spread(seeds: list[dict[str, Any]], name: str) -> str:
+        values = [row[name] for row in seeds]
+        return f"{mean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}"
+
+    ordered = sorted(by_method.items(), key=lambda item: -mean(row["probe_macro_f1"] for row in item[1]))
+    lines = [
+        [
+            f"`{method}`" if method != "untrained" else method,
+            f"{mean(row['epochs'] for row in seeds):.0f}",
+            spread(seeds, "probe_macro_f1"),
+            spread(seeds, "knn_macro_f1"),
+            f"{mean(row['rankme'] for row in seeds):.0f}",
+            str(len(seeds)),
+        ]
+        for method, seeds in ordered
+    ]
+    return table("method | epochs | linear probe | nearest neighbours | RankMe | seeds", "lrrrrr", lines)
+
+
+def scores_table() -> str:
+    """How well label-free scores foretell the probe, best within methods first."""
+    found = rows("scores")
+    names = list(found[0]["scores"])
+    both = {name: [correlation(found, name, within) for within in (True, False)] for name in names}
+    lines = [
+        [name, *(f"{each.rho:.2f} ({each.low:.2f} to {each.high:.2f})" for each in both[name])]
+        for name in sorted(names, key=lambda name: -both[name][0].rho)
+    ]
+    runs = [each.runs for each in both[names[0]]]
+    return table(f"score | within methods ({runs[0]} runs) | over all ({runs[1]} runs)", "lrr", lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "article table": article_table,
     "article claims": article_claims,
@@ -139,6 +216,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "view share": view_share,
     "resume table": resume_table,
     "memory table": memory_table,
+    "collapse summary": collapse_summary,
+    "collapse table": collapse_table,
+    "guard cost": guard_cost,
+    "methods table": methods_table,
+    "scores table": scores_table,
 }
 
 
