@@ -20,10 +20,18 @@ ROOT = Path(__file__).parent.parent
 SPEED_PLOT = ROOT / "docs" / "pretrain_speed.svg"
 
 
+NOT_YET = "Not measured yet."
+
+
 def rows(name: str) -> list[dict[str, Any]]:
     """The rows of a result file."""
     found: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
     return found
+
+
+def measured(name: str) -> bool:
+    """Whether a result file is there."""
+    return (RESULTS / f"{name}.json").is_file()
 
 
 def table(head: str, align: str, lines: list[list[str]]) -> str:
@@ -171,6 +179,8 @@ def guard_cost() -> str:
 
 def methods_table() -> str:
     """Macro-F1 by method at equal wall time, best first."""
+    if not measured("methods"):
+        return NOT_YET
     by_method: dict[str, list[dict[str, Any]]] = {}
     for row in rows("methods"):
         by_method.setdefault(row["method"], []).append(row)
@@ -196,6 +206,8 @@ def methods_table() -> str:
 
 def scores_table() -> str:
     """How well label-free scores foretell the probe, best within methods first."""
+    if not measured("scores"):
+        return NOT_YET
     found = rows("scores")
     names = list(found[0]["scores"])
     both = {name: [correlation(found, name, within) for within in (True, False)] for name in names}
