@@ -406,7 +406,7 @@ def test_figures_of_each_epoch_go_on_and_change_nothing(source, tmp_path: Path):
 
     def measure(backbone: torch.nn.Module) -> dict[str, float]:
         seen.append(backbone.eval().training)
-        return {"length": float(sum(weight.square().sum() for weight in backbone.parameters()))}
+        return {"length": float(sum(weight.detach().square().sum() for weight in backbone.parameters()))}
 
     def measured(folder: Path, views=GRAY) -> Any:
         pretrain(source, views, replace(SMALL, epochs=3), folder, 0, Observer("simsiam"), UNTUNED, measure)
