@@ -29,6 +29,14 @@ def rows(name: str) -> list[dict[str, Any]]:
     return found
 
 
+def grouped(found: list[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Rows by their values under these names, in the order of their first."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in found:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return groups
+
+
 def measured(name: str) -> bool:
     """Whether a result file is there."""
     return (RESULTS / f"{name}.json").is_file()
@@ -104,11 +112,9 @@ def resnet_table() -> str:
 
 def view_table() -> str:
     """Milliseconds a view of a batch, by recipe and library."""
-    cost: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in rows("view_cost"):
-        cost.setdefault(row["recipe"], {})[row["library"]] = row
     lines = []
-    for recipe, libraries in cost.items():
+    for (recipe,), found in grouped(rows("view_cost"), "recipe").items():
+        libraries = {row["library"]: row for row in found}
         shape = [libraries["ours"]["batch"], *libraries["ours"]["shape"]]
         each = [f"{libraries[name]['milliseconds']:.1f}" for name in ("ours", "kornia", "torchvision")]
         lines.append([f"`{recipe}`", "x".join(map(str, shape)), *each])
@@ -158,10 +164,7 @@ def collapse_summary() -> str:
 def collapse_table() -> str:
     """What was planted and what the guard called it."""
     lines = []
-    by_case: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows("collapse"):
-        by_case.setdefault((row["case"], row["method"]), []).append(row)
-    for (case, method), seeds in by_case.items():
+    for (case, method), seeds in grouped(rows("collapse"), "case", "method").items():
         kinds = sorted({row.get("kind") or "none" for row in seeds})
         causes = sorted({row["cause_named"] or "" for row in seeds})
         steps = [str(row["steps"]) for row in seeds if row["found"]]
@@ -181,15 +184,13 @@ def methods_table() -> str:
     """Macro-F1 by method at equal wall time, best first."""
     if not measured("methods"):
         return NOT_YET
-    by_method: dict[str, list[dict[str, Any]]] = {}
-    for row in rows("methods"):
-        by_method.setdefault(row["method"], []).append(row)
 
     def spread(seeds: list[dict[str, Any]], name: str) -> str:
         values = [row[name] for row in seeds]
         return f"{mean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}"
 
-    ordered = sorted(by_method.items(), key=lambda item: -mean(row["probe_macro_f1"] for row in item[1]))
+    by_method = grouped(rows("methods"), "method").items()
+    ordered = sorted(by_method, key=lambda item: -mean(row["probe_macro_f1"] for row in item[1]))
     lines = [
         [
             f"`{method}`" if method != "untrained" else method,
@@ -199,7 +200,7 @@ def methods_table() -> str:
             f"{mean(row['rankme'] for row in seeds):.0f}",
             str(len(seeds)),
         ]
-        for method, seeds in ordered
+        for (method,), seeds in ordered
     ]
     return table("method | epochs | linear probe | nearest neighbours | RankMe | seeds", "lrrrrr", lines)
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from sklearn.metrics import f1_score
 
 from benchmarks.harness import ResultFile
 from benchmarks.methods import LABELS, RUNS
 from fewlabels.data.fashion_mnist import Splits, fashion_mnist
-from fewlabels.evaluate import macro_f1, outputs
+from fewlabels.evaluate import outputs
 from fewlabels.fit.probe import logistic_probe
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.weights import load_exactly
@@ -45,7 +46,11 @@ def row_of(method: Method, name: str, seed: int, views: Any, splits: Splits) -> 
     labelled = splits.train.first_k(LABELS)
     probe = logistic_probe(outputs(method.backbone, labelled), labelled.labels)
     predicted = probe.estimator.predict(outputs(method.backbone, splits.test))
-    row = {"method": name, "seed": seed, "probe_macro_f1": round(macro_f1(splits.test.labels, predicted), 4)}
+    row = {
+        "method": name,
+        "seed": seed,
+        "probe_macro_f1": round(f1_score(splits.test.labels, predicted, average="macro"), 4),
+    }
     row |= {"probe_cv_macro_f1": round(probe.cv_macro_f1, 4), "score_seconds": round(seconds, 1)}
     return {**row, "scores": {score: round(value, 4) for score, value in scores.items()}}
 

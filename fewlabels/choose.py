@@ -64,20 +64,15 @@ class Chosen:
     fallback: str | None
 
 
-def pretrain_auto(
-    source: ImageSource,
-    labelled: ArraySource | None,
-    settings: PretrainSettings,
-    recipes: tuple[str, ...],
-    folder: Path,
-    seed: int,
-    observer: Observer,
-    engine: Engine,
-) -> tuple[PretrainSettings, str]:
-    """Choose by short trials, train, and keep the best of the run's quarters; gives settings and recipe as chosen.
+def score_of(method: Method, source: ImageSource, views: Views, seed: int) -> float:
+    """The label-free score that chooses within a method."""
+    return label_free_scores(method, source, views, seed, (SCORE,))[SCORE]
 
-    If the chosen method collapses after all, the run is set aside in ``collapsed-METHOD`` and the best method that
-    cannot collapse completely takes its place. What was tried and why stands in ``choice.json``.
+
+class AutoPretraining:
+    """``--method auto`` on one data set.
+
+    What was tried and why stands in ``folder/choice.json``, so that a choice that was stopped goes on.
 
     Args:
         source: all images.
@@ -90,56 +85,7 @@ def pretrain_auto(
         engine: what they are computed with.
 
     Raises:
-        InputError: if every trial collapses.
-        Collapsed: if the run does, and no method is left.
-    """
-    chooser = Chooser(source, labelled, settings, recipes, folder, seed, observer, engine)
-    chosen = chooser.choose()
-    for reason in chosen.reasons:
-        observer.say(reason)
-    quarters = tuple(sorted({max(1, round(settings.epochs * share)) for share in (0.25, 0.5, 0.75, 1.0)}))
-
-    def final(chosen: Chosen) -> PretrainSettings:
-        return replace(settings, method=chosen.method, method_settings=None, lr=chosen.lr, keep_epochs=quarters)
-
-    observer.name = chosen.method
-    try:
-        method = pretrain(source, RECIPES[chosen.views], final(chosen), folder, seed, observer, engine)
-    except Collapsed as stop:
-        if chosen.fallback is None:
-            raise
-        why = f"{chosen.method} collapsed, {chosen.fallback} takes its place: {stop.verdict}"
-        observer.say(why)
-        run_folder.set_aside(folder, f"collapsed-{chosen.method}")
-        chosen = Chosen(chosen.fallback, None, chosen.views, [*chosen.reasons, why], None)
-        chooser.keep(chosen)
-        observer.name = chosen.method
-        method = pretrain(source, RECIPES[chosen.views], final(chosen), folder, seed, observer, engine)
-    kept = {}
-    for epoch in quarters:
-        place = run_folder.kept_folder(folder, epoch)
-        load_exactly(method, read_weights(place / "method.safetensors")[0], place)
-        kept[epoch] = score_of(method, source, RECIPES[chosen.views], seed)
-    best = max(quarters, key=lambda epoch: kept[epoch])
-    why = f"weights after epoch {best}, by {SCORE} ({', '.join(f'{e}: {score:.4g}' for e, score in kept.items())})"
-    observer.say(why)
-    write_bytes(
-        folder / "backbone.safetensors", (run_folder.kept_folder(folder, best) / "backbone.safetensors").read_bytes()
-    )
-    if why not in chosen.reasons:  # else an earlier start came as far
-        chooser.keep(replace(chosen, reasons=[*chosen.reasons, why]))
-    return final(chosen), chosen.views
-
-
-def score_of(method: Method, source: ImageSource, views: Views, seed: int) -> float:
-    """The label-free score that chooses within a method."""
-    return label_free_scores(method, source, views, seed, (SCORE,))[SCORE]
-
-
-class Chooser:
-    """Trials of one data set, as :func:`pretrain_auto` has them.
-
-    What is done is kept in ``folder/choice.json``, so that a stopped choice goes on.
+        InputError: if the folder holds a choice with other settings.
     """
 
     def __init__(
@@ -154,14 +100,68 @@ class Chooser:
         engine: Engine,
     ) -> None:
         self.source, self.labelled, self.settings, self.recipes = source, labelled, settings, recipes
-        self.folder, self.seed, self.observer = folder, seed, observer
-        self.engine = replace(engine, on_collapse="stop")
+        self.folder, self.seed, self.observer, self.engine = folder, seed, observer, engine
         self.file = run_folder.choice_file(folder)
         about = {"data": fingerprint(source), "labels": len(labelled or ()), "recipes": recipes, "seed": seed}
-        self.decided = json.loads(json.dumps({**asdict(settings), **about}))  # as it will be read back
+        self.decided = {**asdict(settings), **about}
         self.trials: list[Trial] = []
         self.chosen: Chosen | None = None
         self._read()
+
+    def go(self) -> tuple[PretrainSettings, str]:
+        """Choose by short trials, train, and keep the best of the run's quarters; gives settings and recipe as chosen.
+
+        If the chosen method collapses after all, the run is set aside in ``collapsed-METHOD`` and the best method that
+        cannot collapse completely takes its place.
+
+        Raises:
+            InputError: if every trial collapses.
+            Collapsed: if the run does, and no method is left.
+        """
+        chosen = self.choose()
+        for reason in chosen.reasons:
+            self.observer.say(reason)
+        try:
+            method = self._train(chosen)
+        except Collapsed as stop:
+            if chosen.fallback is None:
+                raise
+            why = f"{chosen.method} collapsed, {chosen.fallback} takes its place: {stop.verdict}"
+            self.observer.say(why)
+            run_folder.set_aside(self.folder, f"collapsed-{chosen.method}")
+            chosen = self.keep(Chosen(chosen.fallback, None, chosen.views, [*chosen.reasons, why], None))
+            method = self._train(chosen)
+        why = self._take_best_quarter(method, chosen.views)
+        self.observer.say(why)
+        if why not in chosen.reasons:  # else an earlier start came as far
+            self.keep(replace(chosen, reasons=[*chosen.reasons, why]))
+        return self._of_run(chosen), chosen.views
+
+    @property
+    def _quarters(self) -> tuple[int, ...]:
+        """Epochs after which the run is a quarter, a half, three quarters and all done."""
+        return tuple(sorted({max(1, round(self.settings.epochs * share)) for share in (0.25, 0.5, 0.75, 1.0)}))
+
+    def _of_run(self, chosen: Chosen) -> PretrainSettings:
+        kept = self._quarters
+        return replace(self.settings, method=chosen.method, method_settings=None, lr=chosen.lr, keep_epochs=kept)
+
+    def _train(self, chosen: Chosen) -> Method:
+        self.observer.name = chosen.method
+        views, settings = RECIPES[chosen.views], self._of_run(chosen)
+        return pretrain(self.source, views, settings, self.folder, self.seed, self.observer, self.engine)
+
+    def _take_best_quarter(self, method: Method, views: str) -> str:
+        """Make the backbone of the quarter that scores best the run's; says why."""
+        scores = {}
+        for epoch in self._quarters:
+            place = run_folder.kept_folder(self.folder, epoch)
+            load_exactly(method, read_weights(place / "method.safetensors")[0], place)
+            scores[epoch] = score_of(method, self.source, RECIPES[views], self.seed)
+        best = max(scores, key=lambda epoch: scores[epoch])
+        backbone = run_folder.kept_folder(self.folder, best) / "backbone.safetensors"
+        write_bytes(self.folder / backbone.name, backbone.read_bytes())
+        return f"weights after epoch {best}, by {SCORE} ({', '.join(f'{e}: {s:.4g}' for e, s in scores.items())})"
 
     def choose(self) -> Chosen:
         """Methods by a probe on the labels; then, within the best, rate and recipe by the label-free score.
@@ -206,16 +206,9 @@ class Chooser:
         settings = replace(settings, lr=lr, epochs=epochs, warmup_epochs=0)
         planned = Trial(method, rate, views, None, None, None, 0.0)
         watch = Observer(f"trial: {method}", None, self.observer.console)
+        folder, engine = self.folder / "trials" / planned.name, replace(self.engine, on_collapse="stop")
         try:
-            trained = pretrain(
-                self.source,
-                RECIPES[views],
-                settings,
-                self.folder / "trials" / planned.name,
-                self.seed,
-                watch,
-                self.engine,
-            )
+            trained = pretrain(self.source, RECIPES[views], settings, folder, self.seed, watch, engine)
         except Collapsed as stop:
             return self._done(replace(planned, verdict=str(stop.verdict), seconds=watch.seconds_so_far()))
         score = score_of(trained, self.source, RECIPES[views], self.seed)
@@ -257,23 +250,13 @@ class Chooser:
     def _read(self) -> None:
         if not self.file.is_file():
             return
-        try:
+        with run_folder.refusing_damage(self.file):
             found = json.loads(self.file.read_text())
             before = found["decided"]
             self.trials = [Trial(**row) for row in found["trials"]]
             self.chosen = Chosen(**found["chosen"]) if found["chosen"] else None
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{self.file}: damaged. Start anew in another folder with --out.") from None
-        for name, now in self.decided.items():
-            if before.get(name) != now:
-                raise InputError(
-                    f"{self.file}: a choice with {name} {before.get(name)}, not {now}. "
-                    "Go on with the same options, or choose another folder with --out."
-                )
+        run_folder.refuse_others(f"{self.file}: a choice", before, self.decided)
 
     def _write(self) -> None:
-        trials = [asdict(trial) for trial in self.trials]
-        write_json(
-            self.file,
-            {"decided": self.decided, "trials": trials, "chosen": asdict(self.chosen) if self.chosen else None},
-        )
+        trials, chosen = [asdict(trial) for trial in self.trials], asdict(self.chosen) if self.chosen else None
+        write_json(self.file, {"decided": self.decided, "trials": trials, "chosen": chosen})

@@ -207,7 +207,7 @@ def pretrain(
 
     Example: `fewlabels pretrain fashion-mnist --method simclr --out runs/pretrain`
     """
-    from fewlabels.choose import pretrain_auto
+    from fewlabels.choose import AutoPretraining
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.data.npy import NpySource
     from fewlabels.engine.run_folder import final_state, holds_run, read_choice
@@ -270,7 +270,8 @@ def pretrain(
     try:
         if auto:
             recipes = (views,) if views else (recipe, "randaugment")
-            settings, recipe = pretrain_auto(source, labelled, settings, recipes, out, seed, observer, engine)
+            auto_run = AutoPretraining(source, labelled, settings, recipes, out, seed, observer, engine)
+            settings, recipe = auto_run.go()
         else:
             curve = partial(knn_curve, labelled) if probe and labelled is not None else None
             run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine, curve)

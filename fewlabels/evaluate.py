@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import classification_report, f1_score
+from sklearn.metrics import classification_report
 from torch import nn
 
 from fewlabels.data.source import ImageSource
@@ -37,11 +37,6 @@ def outputs(module: nn.Module, source: ImageSource) -> np.ndarray:
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Softmax over classes: [N, K] to float32 [N, K], rows summing to 1."""
     return torch.from_numpy(logits).softmax(dim=1).numpy()
-
-
-def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean over classes of F1; both int64 [N]."""
-    return float(f1_score(labels, predictions, average="macro", zero_division=0))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewlabels.parallel import processes
-from fewlabels.quality import alignment, dead_share, rankme, spread, uniformity
+from fewlabels.quality import alignment, dead_share, encoded, rankme, spread, uniformity
 
 LOOK_EVERY = 25
 """Steps between looks."""
@@ -115,6 +115,8 @@ class Guard:
         self.readings: list[Reading] = []
         self.suspected = False
         """Whether the last look was bad."""
+        self.sound = False
+        """Whether the last look and the one before it were good, and the run is old enough to be judged."""
         self._losses: list[float] = []
         self._weights = math.nan
         # No more images than a training step has in memory.
@@ -143,8 +145,7 @@ class Guard:
         if len(self.images) > 1 and (distinct < 0.5 or contrast < CONTRAST):
             figures = f"{distinct:.0%} of {len(self.images)} images are distinct, a pixel differs by {contrast:.1f}/255"
             return self._verdict("images too much alike", "images", 0, figures)
-        h0, h1 = (self._features(method, x)[0] for x in (self.x0, self.x1))
-        alike = float((h0 - h1).square().mean() / (2 * h0.var(dim=0).mean()).clamp(min=1e-30))
+        alike = _share_of_variance(*(encoded(method, x, self._at_once)[0] for x in (self.x0, self.x1)))
         if alike < ALIKE:
             figures = f"they differ by {alike:.2%} of what different images differ by"
             return self._verdict("views too weak", "views", 0, figures)
@@ -156,10 +157,14 @@ class Guard:
                 return self._verdict("batch too small", "batch", 0, figures)
         return None
 
+    def looks_at(self, step: int) -> bool:
+        """Whether it is time to, after this step."""
+        return step % LOOK_EVERY == 0
+
     def look(self, method: Any, step: int, losses: list[float]) -> Verdict | None:
         """Take the losses up to a step; where it is time to, read the figures and judge them."""
         self._losses += losses
-        if step % LOOK_EVERY and all(map(math.isfinite, losses)):
+        if not self.looks_at(step) and all(map(math.isfinite, losses)):
             return None
         loss = sum(self._losses) / len(self._losses)
         self._losses.clear()
@@ -171,6 +176,7 @@ class Guard:
             self.readings = self.readings[::2]
         # One bad look may be noise, unless nothing can be computed any more.
         certain = kind == "divergence" or (kind is not None and self.suspected)
+        self.sound = step >= FIRST_VERDICT and kind is None and not self.suspected
         self.suspected = kind is not None
         if kind is None or not certain:
             return None
@@ -186,7 +192,7 @@ class Guard:
         return {name: value for name, value in asdict(self.readings[-1]).items() if name not in ("step", "loss")}
 
     def _read(self, method: Any, step: int, loss: float) -> Reading:
-        (h, z0), (_, z1) = (self._features(method, x) for x in (self.x0, self.x1))
+        (h, z0), (_, z1) = (encoded(method, x, self._at_once) for x in (self.x0, self.x1))
         weights = _length(method.backbone)
         if not all(bool(torch.isfinite(each).all()) for each in (h, z0, z1)):
             return Reading(step, loss, *[math.nan] * 7)
@@ -224,16 +230,6 @@ class Guard:
         return Verdict(kind, cause, step, line, lost)
 
     @torch.no_grad()
-    def _features(self, method: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [N, F] and projections [N, D] on the CPU, as when the network is used."""
-        method.eval()
-        parts = x.to(next(method.backbone.parameters()).dtype).split(self._at_once)
-        h = torch.cat([method.backbone(part) for part in parts])
-        z = method.projector(h)
-        method.train()
-        return h.float().cpu(), z.float().cpu()
-
-    @torch.no_grad()
     def _batch_noise(self, method: Any) -> float:
         """Share of the projections' variance that changes when the images are put into other batches."""
         encoder = copy.deepcopy(nn.Sequential(method.backbone, method.projector)).eval()
@@ -246,7 +242,7 @@ class Guard:
             order = torch.randperm(len(x) // self.batch_size * self.batch_size, generator=drawn)
             z = torch.cat([encoder(x[rows]) for rows in order.split(self.batch_size)])
             each.append(z[order.argsort()])
-        return float((each[0] - each[1]).square().mean() / (2 * each[0].var(dim=0).mean()).clamp(min=1e-30))
+        return _share_of_variance(*each)
 
     def _leaks(self, method: Any) -> bool:
         """Whether a gradient reaches the backbone on another way than through the predictor."""
@@ -261,6 +257,11 @@ class Guard:
                 return False
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         return any(gradient is not None for gradient in gradients)
+
+
+def _share_of_variance(first: Tensor, second: Tensor) -> float:
+    """How much two features [N, D] of the same images differ, as a share of how much images do."""
+    return float((first - second).square().mean() / (2 * first.var(dim=0).mean()).clamp(min=1e-30))
 
 
 def _length(module: nn.Module) -> float:

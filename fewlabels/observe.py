@@ -184,6 +184,8 @@ class Observer:
     @contextmanager
     def watch(self, total_steps: int, images_per_step: int, first_step: int = 0) -> Iterator[None]:
         """Show the bar while the block trains; steps before ``first_step`` were done earlier."""
+        if not first_step:
+            self.curve = Curve(window=1)
         self.curve.window = max(1, math.ceil(total_steps / MAX_CURVE_POINTS))
         self._progress = Progress(
             TextColumn("{task.description}"),

@@ -30,7 +30,7 @@ from fewlabels.files import write_json, written_whole
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.backbones import BACKBONES, make_backbone
 from fewlabels.models.weights import load_exactly, read_weights, save_backbone, save_weights, weights_bytes
-from fewlabels.monitor import FIRST_VERDICT, LOOK_EVERY, LOOKED_AT, Guard, Verdict
+from fewlabels.monitor import LOOKED_AT, Guard, Verdict
 from fewlabels.observe import Observer
 from fewlabels.optimizers import cosine_with_warmup, set_rate
 from fewlabels.parallel import processes, rank, summed, synchronised
@@ -142,7 +142,6 @@ class Pretraining:
         self.total = settings.epochs * self.per_epoch
         about = {"method_settings": asdict(settings.of_method), "seed": seed, "views": _named(views)}
         self.decided = {**asdict(settings), **about, "data": fingerprint(source)}
-        self.decided = json.loads(json.dumps(self.decided))  # as it will be read back
         self.guard = self._guard(views)
         self.verdicts: list[str] = []
         """Those after which it went on, or back."""
@@ -151,7 +150,7 @@ class Pretraining:
         self.saved: int | None = None
         """Step of the last checkpoint."""
         self.sound: int | None = None
-        """Step of the last one that a good look has followed."""
+        """Step of the last one that lies between two good looks."""
         self.ema: AveragedModel | None = None
         self._models: dict[bool, Any] = {}
         """The network as Fabric runs it, by whether it is compiled."""
@@ -182,8 +181,8 @@ class Pretraining:
                 epoch, into_epoch = divmod(step, self.per_epoch)
                 milestone = not into_epoch and epoch in self.settings.keep_epochs
                 measures = not into_epoch and self.each_epoch is not None
-                looks = step % LOOK_EVERY == 0
-                if len(losses) >= self._read_every or milestone or measures or looks or step == self.total:
+                due = milestone or measures or self.guard.looks_at(step) or step == self.total
+                if due or len(losses) >= self._read_every:
                     if self._goes_back(self._observe(losses, step)):
                         step = self._go_back()
                         pairs = self.feed(step, self.total)
@@ -358,12 +357,11 @@ class Pretraining:
                 self.observer.step(step - len(values) + back + 1, loss)
         if rank() != 0:
             return None
-        before = self.guard.suspected
         verdict = self.guard.look(self.method, step, values)
-        if not step % LOOK_EVERY:
+        if self.guard.looks_at(step):
             self.observer.log(self.guard.figures(), step)
-            if step >= FIRST_VERDICT and not (before or self.guard.suspected):
-                self.sound = self.saved  # between two good looks
+            if self.guard.sound:
+                self.sound = self.saved
         return verdict
 
     def _goes_back(self, verdict: Verdict | None) -> bool:
@@ -440,11 +438,9 @@ class Pretraining:
     def _recall_verdicts(self) -> None:
         file = run_folder.verdicts_file(self.folder)
         if self._agreed(file.is_file())[0]:
-            try:
+            with run_folder.refusing_damage(file):
                 noted = json.loads(file.read_text())
                 self.restarts, self.verdicts = int(noted["restarts"]), list(noted["verdicts"])
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{file}: damaged. Start anew in another folder with --out.") from None
 
     def _kept(self) -> tuple[int, dict[str, bytes]] | None:
         """Step and files of the newest checkpoint."""
@@ -457,13 +453,7 @@ class Pretraining:
 
     def _restore(self, step: int, files: dict[str, bytes]) -> int:
         state = json.loads(files["state.json"])
-        for name, now in self.decided.items():
-            before = state["decided"].get(name)
-            if before != now:
-                raise InputError(
-                    f"{self.folder}: holds a run with {name} {before}, not {now}. "
-                    "Go on with the same options, or choose another folder with --out."
-                )
+        run_folder.refuse_others(f"{self.folder}: holds a run", state["decided"], self.decided)
         load_exactly(self.method, load(files["method.safetensors"]), self.folder)
         optimizer = torch.load(io.BytesIO(files["optimizer.pt"]), weights_only=True, map_location=self.fabric.device)
         self.optimizer.load_state_dict(optimizer)

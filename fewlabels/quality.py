@@ -1,6 +1,7 @@
 """How good features are, without a label: figures of features and projections alone."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,25 @@ from torch.nn import functional as F
 
 LIDAR_DELTA = 1e-4
 """Added to the within-image scatter (Thilak et al. 2024, section 4)."""
+
+
+@torch.no_grad()
+def encoded(method: Any, x: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
+    """Features [N, F] and projections [N, D] of views x, float [N, C, H, W], as when the network is used.
+
+    Float32 on the CPU; the method is left in the mode that it was in.
+
+    Args:
+        method: has a ``backbone`` and a ``projector``.
+        x: float [N, C, H, W].
+        at_once: images that the backbone is given together.
+    """
+    training = method.training
+    method.eval()
+    h = torch.cat([method.backbone(part) for part in x.to(next(method.backbone.parameters())).split(at_once)])
+    z = method.projector(h)
+    method.train(training)
+    return h.float().cpu(), z.float().cpu()
 
 
 def spread(z: Tensor) -> float:

@@ -1,6 +1,5 @@
 """Scores of a pretrained network that need no label; of each, more is better."""
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -11,12 +10,11 @@ from torch import Tensor
 from fewlabels.data.source import ImageSource, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.methods import Method
-from fewlabels.quality import alignment, alpha_req, lidar, rankme, retrieval, uniformity
+from fewlabels.quality import alignment, alpha_req, encoded, lidar, rankme, retrieval, uniformity
 
 IMAGES = 1024
 VIEWS = 4
 BATCH = 256
-
 
 SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "RankMe, features": lambda h, z: rankme(h[:, 0]),
@@ -49,20 +47,10 @@ def label_free_scores(
         seed: of the views that are scored.
         names: which scores.
     """
-    encoder = copy.deepcopy(method).eval()
     images = source.read(evenly_spaced(source, IMAGES))
-    encoded = [_encoded(encoder, views(images, (seed, "score", number))) for number in range(VIEWS)]
-    h, z = (torch.stack(each, dim=1) for each in zip(*encoded, strict=True))
-    return {name: _rotation_probe(encoder, images) if name == ROTATION else SCORES[name](h, z) for name in names}
-
-
-@torch.no_grad()
-def _encoded(method: Method, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [N, F] and projections [N, D] on the CPU."""
-    like = next(method.backbone.parameters())
-    h = torch.cat([method.backbone(part.to(like)) for part in x.split(BATCH)])
-    z = torch.cat([method.projector(part) for part in h.split(BATCH)])
-    return h.float().cpu(), z.float().cpu()
+    by_view = [encoded(method, views(images, (seed, "score", number)), BATCH) for number in range(VIEWS)]
+    h, z = (torch.stack(each, dim=1) for each in zip(*by_view, strict=True))
+    return {name: _rotation_probe(method, images) if name == ROTATION else SCORES[name](h, z) for name in names}
 
 
 def _rotation_probe(method: Method, images: Tensor) -> float:
@@ -72,7 +60,7 @@ def _rotation_probe(method: Method, images: Tensor) -> float:
     """
     turns = (0, 1, 2, 3) if images.shape[2] == images.shape[3] else (0, 2)
     held_out = np.arange(len(images)) % 4 == 0
-    features = [_encoded(method, torch.rot90(images, turn, (2, 3)) / 255)[0].numpy() for turn in turns]
+    features = [encoded(method, torch.rot90(images, turn, (2, 3)) / 255, BATCH)[0].numpy() for turn in turns]
     scale = np.concatenate(features).std(axis=0) + 1e-6
     learned, asked = (np.concatenate([each[rows] / scale for each in features]) for rows in (~held_out, held_out))
     answers = [np.repeat(turns, rows.sum()) for rows in (~held_out, held_out)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fewlabels.choose import Chooser, Chosen, pretrain_auto
+from fewlabels.choose import AutoPretraining, Chosen
 from fewlabels.errors import InputError
 from fewlabels.fit.probe import knn_probe
 from fewlabels.methods import METHODS
@@ -35,7 +35,7 @@ def arguments(source, labelled, folder: Path, console=None, settings=SETTINGS):
 
 
 def test_with_labels_the_best_by_cross_validation_and_then_by_score(source, tmp_path: Path, capsys):
-    settings, recipe = pretrain_auto(*arguments(source, source.first_k(200), tmp_path, Console(width=300)))
+    settings, recipe = AutoPretraining(*arguments(source, source.first_k(200), tmp_path, Console(width=300))).go()
     found = json.loads((tmp_path / "choice.json").read_text())
     trials = found["trials"]
     first = trials[: len(METHODS)]
@@ -52,14 +52,14 @@ def test_with_labels_the_best_by_cross_validation_and_then_by_score(source, tmp_
     last, best = (read_weights(tmp_path / name / "backbone.safetensors")[0] for name in ("epoch-2", "."))
     assert last.keys() == best.keys()
     # A second start finds everything done, and changes nothing.
-    assert pretrain_auto(*arguments(source, source.first_k(200), tmp_path)) == (settings, recipe)
+    assert AutoPretraining(*arguments(source, source.first_k(200), tmp_path)).go() == (settings, recipe)
     assert json.loads((tmp_path / "choice.json").read_text()) == found
     with pytest.raises(InputError, match=r"choice.json: a choice with labels 200, not 0"):
-        Chooser(*arguments(source, None, tmp_path))
+        AutoPretraining(*arguments(source, None, tmp_path))
 
 
 def test_without_labels_methods_are_not_compared(source, tmp_path: Path):
-    chosen = Chooser(*arguments(source, None, tmp_path)).choose()
+    chosen = AutoPretraining(*arguments(source, None, tmp_path)).choose()
     assert chosen.method == "simclr"
     assert "no labels" in chosen.reasons[0]
     assert {trial["method"] for trial in json.loads((tmp_path / "choice.json").read_text())["trials"]} == {"simclr"}
@@ -70,20 +70,25 @@ def test_trials_that_collapse_are_passed_over(source, monkeypatch, tmp_path: Pat
     monkeypatch.setitem(METHODS, "simclr", METHODS["simclr"]._replace(settings=replace(weak, batch_size=2)))
     unset = replace(SETTINGS, batch_size=None)
     with pytest.raises(InputError, match=r"every trial collapsed\. The first: batch too small"):
-        Chooser(*arguments(source, None, tmp_path, settings=unset)).choose()
+        AutoPretraining(*arguments(source, None, tmp_path, settings=unset)).choose()
 
 
 def test_a_run_that_collapses_falls_back(source, monkeypatch, tmp_path: Path):
-    monkeypatch.setattr("fewlabels.pretrain.LOOK_EVERY", 2)
     monkeypatch.setattr("fewlabels.monitor.LOOK_EVERY", 2)
-    chooser = Chooser(*arguments(source, None, tmp_path))
+    chooser = AutoPretraining(*arguments(source, None, tmp_path))
     chooser.keep(Chosen("byol", 100.0, "gray-small", ["as it was"], "simclr"))
-    settings, _ = pretrain_auto(*arguments(source, None, tmp_path))
+    (tmp_path / "verdicts.json").write_text('{"restarts": 3, "verdicts": ["of byol"]}')
+    auto = AutoPretraining(*arguments(source, None, tmp_path))
+    settings, _ = auto.go()
     assert settings == replace(SETTINGS, lr=None, keep_epochs=(1, 2))
     chosen = json.loads((tmp_path / "choice.json").read_text())["chosen"]
     assert chosen["method"] == "simclr"
     assert chosen["reasons"][1].startswith("byol collapsed, simclr takes its place: divergence at step 2")
     assert (tmp_path / "collapsed-byol" / "engine.json").is_file()
+    # Neither the halvings of the rate nor the curve are those of the run that was set aside.
+    assert (tmp_path / "collapsed-byol" / "verdicts.json").is_file()
+    assert not (tmp_path / "verdicts.json").exists()
+    assert auto.observer.curve.steps == [1, 2, 3, 4, 5, 6]
     assert asdict(settings)["method"] == "simclr"
     assert read_weights(tmp_path / "epoch-2" / "method.safetensors")[1]["method"] == "simclr"
 
@@ -91,4 +96,4 @@ def test_a_run_that_collapses_falls_back(source, monkeypatch, tmp_path: Path):
 def test_a_damaged_choice_is_refused(source, tmp_path: Path):
     (tmp_path / "choice.json").write_text("{")
     with pytest.raises(InputError, match=r"choice.json: damaged"):
-        Chooser(*arguments(source, None, tmp_path))
+        AutoPretraining(*arguments(source, None, tmp_path))

@@ -5,11 +5,8 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from fewlabels.methods import MethodOutput
-from fewlabels.methods.byol import BYOL
-from fewlabels.methods.simsiam import SimSiam
+from benchmarks.collapse import leak, no_momentum, no_predictor
 from fewlabels.monitor import KEPT_READINGS, Guard
 from fewlabels.pretrain import PretrainSettings, build_method
 from fewlabels.views.recipes import RECIPES, Recipe
@@ -136,44 +133,19 @@ def test_nothing_else_is_judged_in_the_first_steps(images, warm):
     assert not guard.suspected
 
 
-class LeakySimSiam(SimSiam):
-    def forward(self, x0, x1):
-        z0, z1 = self.encode(x0), self.encode(x1)
-        loss = -F.cosine_similarity(self.predictor(z0), z1).mean() - F.cosine_similarity(self.predictor(z1), z0).mean()
-        return MethodOutput(loss, z0)
-
-
-class LeakyBYOL(BYOL):
-    def forward(self, x0, x1):
-        z1 = self.encode(x1)
-        return MethodOutput(2 - 2 * F.cosine_similarity(self.predictor(self.encode(x0)), z1).mean(), z1)
-
-
-def without_predictor(method):
-    method.predictor = nn.Identity()
-
-
 def frozen_predictor(method):
     method.predictor.requires_grad_(False)
-
-
-def at_once(method):
-    method.momentum = 0.0
-
-
-def leaks(method):
-    method.__class__ = {SimSiam: LeakySimSiam, BYOL: LeakyBYOL}[type(method)]
 
 
 @pytest.mark.parametrize(
     ("name", "plant", "cause"),
     [
-        ("simsiam", leaks, "stop-gradient"),
-        ("byol", leaks, "stop-gradient"),
-        ("simsiam", without_predictor, "predictor"),
+        ("simsiam", leak, "stop-gradient"),
+        ("byol", leak, "stop-gradient"),
+        ("simsiam", no_predictor, "predictor"),
         ("byol", frozen_predictor, "predictor"),
-        ("byol", at_once, "momentum"),
-        ("mocov2", at_once, "momentum"),
+        ("byol", no_momentum, "momentum"),
+        ("mocov2", no_momentum, "momentum"),
         *((name, lambda method: None, "learning rate") for name in ("simsiam", "byol", "mocov3", "simclr", "vicreg")),
     ],
 )

@@ -396,9 +396,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(wish, source, tmp_path: Path):
 @pytest.fixture
 def looks_often(monkeypatch):
     """Every second step, and judges from the first look on."""
-    for module in ("pretrain", "monitor"):
-        monkeypatch.setattr(f"fewlabels.{module}.LOOK_EVERY", 2)
-        monkeypatch.setattr(f"fewlabels.{module}.FIRST_VERDICT", 0)
+    monkeypatch.setattr("fewlabels.monitor.LOOK_EVERY", 2)
+    monkeypatch.setattr("fewlabels.monitor.FIRST_VERDICT", 0)
 
 
 def test_figures_of_each_epoch_go_on_and_change_nothing(source, tmp_path: Path):

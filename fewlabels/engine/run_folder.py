@@ -1,6 +1,8 @@
 """Where a pretraining keeps what, in its folder."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,30 @@ def holds_run(folder: Path) -> bool:
 
 
 def set_aside(folder: Path, name: str) -> None:
-    """Move a run's checkpoints and kept weights into a folder of its own inside, so that another can begin here."""
-    for place in [checkpoints_folder(folder), engine_file(folder), *folder.glob("epoch-*")]:
+    """Move all that a run goes on from into a folder of its own inside, so that another can begin here."""
+    for place in [checkpoints_folder(folder), engine_file(folder), verdicts_file(folder), *folder.glob("epoch-*")]:
         if place.exists():
             (folder / name).mkdir(exist_ok=True)
             place.rename(folder / name / place.name)
+
+
+@contextmanager
+def refusing_damage(file: Path) -> Iterator[None]:
+    """Inside the block, content of a file that is not what was written there is the user's to read of."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: damaged. Start anew in another folder with --out.") from None
+
+
+def refuse_others(holder: str, before: dict[str, Any], decided: dict[str, Any]) -> None:
+    """Refuse to go on with what was begun with other settings; ``before`` has been read back from JSON."""
+    for name, now in json.loads(json.dumps(decided)).items():
+        if before.get(name) != now:
+            raise InputError(
+                f"{holder} with {name} {before.get(name)}, not {now}. "
+                "Go on with the same options, or choose another folder with --out."
+            )
 
 
 def read_choice(folder: Path) -> Choice:
@@ -54,10 +75,8 @@ def read_choice(folder: Path) -> Choice:
         InputError: if the file is damaged.
     """
     file = engine_file(folder)
-    try:
+    with refusing_damage(file):
         return Choice(**json.loads(file.read_text()))
-    except (ValueError, TypeError):
-        raise InputError(f"{file}: damaged. Start anew in another folder with --out.") from None
 
 
 def final_state(folder: Path) -> dict[str, Any]:
