@@ -207,12 +207,10 @@ def pretrain(
 
     Example: `fewlabels pretrain fashion-mnist --method simclr --out runs/pretrain`
     """
-    from fewlabels.choose import AutoPretraining
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.data.npy import NpySource
     from fewlabels.engine.run_folder import final_state, holds_run, read_choice
     from fewlabels.files import MARK, writable_folder, write_json
-    from fewlabels.fit.probe import knn_curve
     from fewlabels.observe import Observer, make_logger
     from fewlabels.parallel import is_first_process, peer_is_gone
     from fewlabels.presets import DEFAULT, PRESETS
@@ -268,12 +266,18 @@ def pretrain(
     log = make_logger(logger if first else "none", out, {"command": _command(), **asdict(settings), "views": recipe})
     observer = Observer(settings.method, log, console)
     try:
+        curve = None
+        if probe and labelled is not None:
+            from fewlabels.fit.probe import knn_curve  # scikit-learn is slow to import
+
+            curve = partial(knn_curve, labelled)
         if auto:
+            from fewlabels.choose import AutoPretraining
+
             recipes = (views,) if views else (recipe, "randaugment")
             auto_run = AutoPretraining(source, labelled, settings, recipes, out, seed, observer, engine)
             settings, recipe = auto_run.go()
         else:
-            curve = partial(knn_curve, labelled) if probe and labelled is not None else None
             run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine, curve)
     except Collapsed as stop:
         regardless = "" if stop.verdict.lost else " To go on regardless, add --resume --on-collapse warn."

@@ -131,4 +131,6 @@ def _synchronised_norm(norm: _BatchNorm) -> SyncBatchNorm:
         if tensor.is_floating_point():
             new.to(tensor.device, tensor.dtype)
     new.load_state_dict(norm.state_dict())
+    for ours, theirs in zip(new.parameters(), norm.parameters(), strict=True):
+        ours.requires_grad_(theirs.requires_grad)  # a slow copy's are not trained
     return new.train(norm.training)

@@ -47,6 +47,8 @@ def one_of_two(rank: int, store: str, alone: dict[str, Tensor]) -> None:
     gradient = norms[0].weight.grad.clone()
     dist.all_reduce(gradient)
     torch.testing.assert_close(gradient, alone["weight.grad"])
+    frozen = synchronised(network().requires_grad_(False), torch.device("cpu"))
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())  # a slow copy's
 
     for name, objective in LOSSES.items():
         z = parts(2, 4)[mine].requires_grad_()
