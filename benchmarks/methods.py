@@ -5,6 +5,7 @@ The probe learns from the tutorial's first 1,000 labels and chooses C or k by cr
 are read once a row. The weights stay in ``runs/methods``, for ``benchmarks.scores``.
 """
 
+import json
 import shutil
 import sys
 import time
@@ -17,8 +18,10 @@ from benchmarks.harness import ResultFile
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.evaluate import outputs
+from fewlabels.files import write_json
 from fewlabels.fit.probe import knn_probe, logistic_probe
-from fewlabels.methods import METHODS
+from fewlabels.methods import METHODS, Method
+from fewlabels.models.weights import load_exactly, read_weights
 from fewlabels.observe import Observer
 from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
 from fewlabels.quality import rankme
@@ -34,8 +37,12 @@ RANKED = 2048
 RUNS = Path("runs/methods")
 
 
-def pretrained(method: str, seed: int, folder: Path, source: ArraySource) -> tuple[torch.nn.Module, int, float]:
-    """A backbone after as many epochs as fit into the budget, their number, and the seconds they took."""
+def pretrained(method: str, seed: int, folder: Path, source: ArraySource) -> dict[str, float]:
+    """Leave in the folder the weights after as many epochs as fit into the budget; their number, and seconds."""
+    taken = folder / "taken.json"
+    if taken.is_file():
+        figures: dict[str, float] = json.loads(taken.read_text())
+        return figures
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     views, engine = RECIPES["gray-small"], Engine(checkpoint_seconds=3600)
@@ -45,22 +52,32 @@ def pretrained(method: str, seed: int, folder: Path, source: ArraySource) -> tup
     began = time.perf_counter()
     run = Pretraining(source, views, PretrainSettings(method, epochs), folder, seed, Observer(""), engine)
     run.go()
-    return run.method.backbone, epochs, time.perf_counter() - began
+    write_json(taken, {"epochs": epochs, "pretrain_seconds": round(time.perf_counter() - began, 1)})
+    return pretrained(method, seed, folder, source)
+
+
+def finished(method: str, seed: int, folder: Path) -> Method:
+    """A method with the weights that a run left in its folder."""
+    network = build_method(PretrainSettings(method, 1), 1, seed)
+    load_exactly(network, read_weights(folder / "method.safetensors")[0], folder)
+    return network
 
 
 def measured(method: str, seed: int) -> dict[str, object]:
     """One row; method "untrained" is the network as it is drawn."""
     splits = fashion_mnist()
+    folder = RUNS / f"{method}-{seed}"
     if method == "untrained":
-        backbone: torch.nn.Module = build_method(PretrainSettings("simclr", 1), 1, seed).backbone
-        epochs, seconds = 0, 0.0
+        backbone = build_method(PretrainSettings("simclr", 1), 1, seed).backbone
+        taken: dict[str, float] = {"epochs": 0, "pretrain_seconds": 0.0}
     else:
-        backbone, epochs, seconds = pretrained(method, seed, RUNS / f"{method}-{seed}", splits.train)
+        taken = pretrained(method, seed, folder, splits.train)
+        backbone = finished(method, seed, folder).backbone
     labelled = splits.train.first_k(LABELS)
     features, test = outputs(backbone, labelled), outputs(backbone, splits.test)
     ranked = outputs(backbone, splits.train.subset(evenly_spaced(splits.train, RANKED)))
-    row: dict[str, object] = {"method": method, "seed": seed, "epochs": epochs, "labels": LABELS}
-    row |= {"pretrain_seconds": round(seconds, 1), "rankme": round(rankme(torch.from_numpy(ranked)), 1)}
+    row: dict[str, object] = {"method": method, "seed": seed, "labels": LABELS, **taken}
+    row["rankme"] = round(rankme(torch.from_numpy(ranked)), 1)
     for probe in (logistic_probe(features, labelled.labels), knn_probe(features, labelled.labels)):
         name = {"logistic": "probe", "knn": "knn"}[probe.kind]
         row |= {

@@ -11,18 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
 from benchmarks.harness import ResultFile
-from benchmarks.methods import LABELS, RUNS
+from benchmarks.methods import LABELS, RUNS, finished
 from fewlabels.data.fashion_mnist import Splits, fashion_mnist
 from fewlabels.evaluate import outputs
 from fewlabels.fit.probe import logistic_probe
 from fewlabels.methods import METHODS, Method
-from fewlabels.models.weights import load_exactly
 from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, PretrainSettings, build_method, pretrain
+from fewlabels.pretrain import Engine, PretrainSettings, pretrain
 from fewlabels.scores import label_free_scores
 from fewlabels.views.recipes import RECIPES, Recipe
 
@@ -55,14 +53,6 @@ def row_of(method: Method, name: str, seed: int, views: Any, splits: Splits) -> 
     return {**row, "scores": {score: round(value, 4) for score, value in scores.items()}}
 
 
-def finished(name: str, seed: int) -> Method:
-    """A run of ``benchmarks.methods``."""
-    method = build_method(PretrainSettings(name, 1), 1, seed)
-    folder = RUNS / f"{name}-{seed}"
-    load_exactly(method, load_file(folder / "method.safetensors"), folder)
-    return method
-
-
 def short(name: str, rate: float, views: str, seed: int, splits: Splits) -> Method:
     """A run of two epochs."""
     settings = PretrainSettings(name, EPOCHS)
@@ -92,7 +82,10 @@ def main() -> None:
             continue
         began = time.perf_counter()
         name, seed, views = key["method"], key["seed"], key["views"]
-        made = finished(name, seed) if key["group"] == "finished" else short(name, key["rate"], views, seed, splits)
+        if key["group"] == "finished":
+            made = finished(name, seed, RUNS / f"{name}-{seed}")
+        else:
+            made = short(name, key["rate"], views, seed, splits)
         row = {**row_of(made, name, seed, VIEWS[views], splits), **key}
         file.add({**row, "seconds": round(time.perf_counter() - began, 1)})
         print(row, file=sys.stderr, flush=True)

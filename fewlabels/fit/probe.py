@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_validate
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -17,8 +17,10 @@ from fewlabels.evaluate import outputs
 
 FOLDS = 5
 KNN_K = (1, 3, 5, 10, 20, 50)
-LOGISTIC_C = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+LOGISTIC_C = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 """Inverse strength of the L2 penalty on standardised features."""
+UNCHOSEN = {"knn": 5, "logistic": 1e-2}
+"""What is taken, or the next below, where the labels are too few to choose by."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def knn_curve(labelled: ImageSource, backbone: nn.Module) -> dict[str, float]:
 
 
 def logistic_probe(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> Probe:
-    """Logistic regression on standardised features; C by cross-validation. As :func:`knn_probe`."""
+    """Logistic regression on standardised features; C by cross-validated likelihood. As :func:`knn_probe`."""
     return _best("logistic", features, labels, seed)
 
 
@@ -66,14 +68,17 @@ def _best(kind: Literal["knn", "logistic"], features: np.ndarray, labels: np.nda
     in_fold = len(labels) - (-(-len(labels) // max(folds, 2)))
     grid: tuple[float, ...] = tuple(k for k in KNN_K if k <= in_fold) if kind == "knn" else LOGISTIC_C
     if folds < 2:  # nothing to choose by
-        chosen, score = grid[min(2, len(grid) - 1)], float("nan")
+        chosen, score = max(value for value in grid if value <= UNCHOSEN[kind]), float("nan")
     else:
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        # Neighbours give no likelihood worth the name; for the rest F1 is the noisier judge.
+        judge = "f1_macro" if kind == "knn" else "neg_log_loss"
         scores = [
-            cross_val_score(_estimator(kind, value), features, labels, cv=splits, scoring="f1_macro").mean()
+            cross_validate(_estimator(kind, value), features, labels, cv=splits, scoring=sorted({"f1_macro", judge}))
             for value in grid
         ]
-        chosen, score = grid[int(np.argmax(scores))], float(max(scores))
+        best = int(np.argmax([of_value[f"test_{judge}"].mean() for of_value in scores]))
+        chosen, score = grid[best], float(scores[best]["test_f1_macro"].mean())
     return Probe(kind, _estimator(kind, chosen).fit(features, labels), chosen, score)
 
 

@@ -2,7 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, log_loss
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
@@ -51,6 +55,19 @@ def test_many_neighbours_are_taken_where_labels_are_noisy():
     wrong = rng.random(len(labels)) < 0.3
     labels = np.where(wrong, rng.integers(0, 3, len(labels)), labels)
     assert knn_probe(features, labels).chosen >= 10
+
+
+def test_the_penalty_is_the_one_that_makes_unseen_labels_likeliest():
+    features, labels = blobs(20, noise=2)
+    splits = StratifiedKFold(5, shuffle=True, random_state=0)
+
+    def surprise(c: float) -> float:
+        estimator = make_pipeline(StandardScaler(), LogisticRegression(C=c))
+        return log_loss(labels, cross_val_predict(estimator, features, labels, cv=splits, method="predict_proba"))
+
+    found = logistic_probe(features, labels)
+    assert found.chosen == min(LOGISTIC_C, key=surprise)
+    assert found.chosen < max(LOGISTIC_C) / 2
 
 
 @PROBES
