@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.metrics import f1_score
@@ -17,6 +18,7 @@ from sklearn.metrics import f1_score
 from benchmarks.harness import ResultFile
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import ArraySource, evenly_spaced
+from fewlabels.engine.precision import fastest_precision
 from fewlabels.evaluate import outputs
 from fewlabels.files import write_json
 from fewlabels.fit.probe import knn_probe, logistic_probe
@@ -25,6 +27,7 @@ from fewlabels.models.weights import load_exactly, read_weights
 from fewlabels.observe import Observer
 from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
 from fewlabels.quality import rankme
+from fewlabels.records import machine
 from fewlabels.views.recipes import RECIPES
 
 BUDGET = 300.0
@@ -37,22 +40,28 @@ RANKED = 2048
 RUNS = Path("runs/methods")
 
 
-def pretrained(method: str, seed: int, folder: Path, source: ArraySource) -> dict[str, float]:
+def pretrained(method: str, seed: int, folder: Path, source: ArraySource) -> dict[str, Any]:
     """Leave in the folder the weights after as many epochs as fit into the budget; their number, and seconds."""
     taken = folder / "taken.json"
     if taken.is_file():
-        figures: dict[str, float] = json.loads(taken.read_text())
+        figures: dict[str, Any] = json.loads(taken.read_text())
         return figures
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     views, engine = RECIPES["gray-small"], Engine(checkpoint_seconds=3600)
-    trial = Pretraining(source, views, PretrainSettings(method, 20), folder, seed, Observer(""), engine)
+    precision = fastest_precision("cpu")
+    trial = Pretraining(
+        source, views, PretrainSettings(method, 20, precision=precision), folder, seed, Observer(""), engine
+    )
     seconds_an_epoch = trial.seconds_a_step(trial._choice(), 60) * trial.per_epoch
     epochs = max(1, int((BUDGET - STARTING) / seconds_an_epoch))
     began = time.perf_counter()
-    run = Pretraining(source, views, PretrainSettings(method, epochs), folder, seed, Observer(""), engine)
+    run = Pretraining(
+        source, views, PretrainSettings(method, epochs, precision=precision), folder, seed, Observer(""), engine
+    )
     run.go()
-    write_json(taken, {"epochs": epochs, "pretrain_seconds": round(time.perf_counter() - began, 1)})
+    seconds = round(time.perf_counter() - began, 1)
+    write_json(taken, {"epochs": epochs, "pretrain_seconds": seconds, "precision": precision, "cpu": machine()["cpu"]})
     return pretrained(method, seed, folder, source)
 
 
@@ -69,7 +78,7 @@ def measured(method: str, seed: int) -> dict[str, object]:
     folder = RUNS / f"{method}-{seed}"
     if method == "untrained":
         backbone = build_method(PretrainSettings("simclr", 1), 1, seed).backbone
-        taken: dict[str, float] = {"epochs": 0, "pretrain_seconds": 0.0}
+        taken: dict[str, Any] = {"epochs": 0, "pretrain_seconds": 0.0}
     else:
         taken = pretrained(method, seed, folder, splits.train)
         backbone = finished(method, seed, folder).backbone

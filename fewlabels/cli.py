@@ -182,7 +182,9 @@ def pretrain(
         float | None, typer.Option(help="Epochs of rising rate, before the cosine. [0]", metavar="EPOCHS")
     ] = None,
     accumulate: Annotated[int, typer.Option(help="Parts a batch is computed in, to save memory.", metavar="N")] = 1,
-    precision: Annotated[str, typer.Option(help="32-true, 64-true or bf16-mixed.", metavar="NAME")] = "32-true",
+    precision: Annotated[
+        str, typer.Option(help="32-true, 64-true, bf16-mixed; auto: bf16-mixed if fast here.", metavar="NAME")
+    ] = "auto",
     ema: Annotated[
         float, typer.Option(help="Keep a running average of the weights with this decay.", metavar="DECAY")
     ] = 0,
@@ -209,6 +211,7 @@ def pretrain(
     """
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.data.npy import NpySource
+    from fewlabels.engine.precision import fastest_precision
     from fewlabels.engine.run_folder import final_state, holds_run, read_choice
     from fewlabels.files import MARK, writable_folder, write_json
     from fewlabels.observe import Observer, make_logger
@@ -221,10 +224,11 @@ def pretrain(
 
     for option, value in (("--accumulate", accumulate), ("--processes", processes)):
         _at_least_one(option, value)
-    in_precision = _one_of("--precision", precision, ("32-true", "64-true", "bf16-mixed"))
+    _one_of("--precision", precision, ("auto", "32-true", "64-true", "bf16-mixed"))
     _one_of("--tune", tune, ("on", "off"))
     collapse = _one_of("--on-collapse", on_collapse, ("stop", "warn", "restart"))
     torch_device = _device(device)
+    in_precision: Any = fastest_precision(torch_device.type) if precision == "auto" else precision
     auto = method == "auto"
     if probe and auto:
         raise InputError("--probe: --method auto has its own. Leave one of them out.")

@@ -22,6 +22,7 @@ from fewlabels.engine import run_folder
 from fewlabels.engine.checkpoints import discard_after, newest_checkpoint, write_checkpoint
 from fewlabels.engine.interrupts import stop_wish
 from fewlabels.engine.pairs import Pairs, Views
+from fewlabels.engine.precision import has_bfloat16
 from fewlabels.engine.prefetch import prefetched
 from fewlabels.engine.settings import Engine, PretrainSettings
 from fewlabels.engine.tuning import WARM_UP, Choice, can_compile, fastest
@@ -37,7 +38,7 @@ from fewlabels.parallel import processes, rank, summed, synchronised
 from fewlabels.records import usable_cores
 from fewlabels.seeding import seed_from, seeded
 
-__all__ = ["Collapsed", "Engine", "PretrainSettings", "Pretraining", "build_method", "has_bfloat16", "pretrain"]
+__all__ = ["Collapsed", "Engine", "PretrainSettings", "Pretraining", "build_method", "pretrain"]
 
 # Fabric tells of each precision it sets up; the user asked for it.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -485,15 +486,6 @@ class Pretraining:
         state: dict[str, Any] = {"decided": self.decided, **self.observer.state()}
         state |= {"guard": self._guard_state(), "by_epoch": self.by_epoch}
         write_json(folder / "state.json", state)
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether a device here computes in bfloat16 faster than in float32, or at least not by emulation."""
-    if device == "cuda":
-        return torch.cuda.get_device_capability()[0] >= 8
-    if device == "cpu" and torch.backends.mkldnn.is_available():
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return False
 
 
 def _alone_if_it_fails(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

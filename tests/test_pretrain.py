@@ -18,6 +18,7 @@ import torch
 from fewlabels.article.views import randaugment
 from fewlabels.data.npy import NpySource
 from fewlabels.data.source import ArraySource
+from fewlabels.engine.precision import has_bfloat16
 from fewlabels.engine.run_folder import kept_folder
 from fewlabels.engine.tuning import Choice
 from fewlabels.errors import InputError
@@ -26,7 +27,7 @@ from fewlabels.methods.simsiam import SimSiamSettings
 from fewlabels.models.weights import read_weights
 from fewlabels.observe import Observer
 from fewlabels.optimizers import OptimizerSettings
-from fewlabels.pretrain import Collapsed, Engine, Pretraining, PretrainSettings, build_method, has_bfloat16, pretrain
+from fewlabels.pretrain import Collapsed, Engine, Pretraining, PretrainSettings, build_method, pretrain
 from fewlabels.views.recipes import RECIPES
 
 SMALL = PretrainSettings("simsiam", 2, SimSiamSettings(optimizer=OptimizerSettings("sgd", lr=0.01)), lr=0.01)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from fewlabels.engine.precision import Precision
 from fewlabels.errors import InputError, did_you_mean
 from fewlabels.methods import METHODS
 
@@ -29,7 +30,7 @@ class PretrainSettings:
     warmup_epochs: float = 0
     accumulate: int = 1
     """Parts that a batch is computed in; batch norm and the negatives of SimCLR see one part."""
-    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     ema: float = 0.0
     """Decay of the running average of the backbone that is kept as the result; 0: the last weights are."""
     drop_last: bool = True
