@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_validate
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import nn
 
 from fewlabels.data.source import ImageSource
@@ -18,7 +18,7 @@ from fewlabels.evaluate import outputs
 FOLDS = 5
 KNN_K = (1, 3, 5, 10, 20, 50)
 LOGISTIC_C = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
-"""Inverse strength of the L2 penalty on standardised features."""
+"""Inverse strength of the L2 penalty on features of length 1, standardised."""
 UNCHOSEN = {"knn": 5, "logistic": 1e-2}
 """What is taken, or the next below, where the labels are too few to choose by."""
 
@@ -56,7 +56,10 @@ def knn_curve(labelled: ImageSource, backbone: nn.Module) -> dict[str, float]:
 
 
 def logistic_probe(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> Probe:
-    """Logistic regression on standardised features; C by cross-validated likelihood. As :func:`knn_probe`."""
+    """Logistic regression on features of length 1, standardised; C by cross-validated likelihood.
+
+    As :func:`knn_probe`.
+    """
     return _best("logistic", features, labels, seed)
 
 
@@ -85,4 +88,4 @@ def _best(kind: Literal["knn", "logistic"], features: np.ndarray, labels: np.nda
 def _estimator(kind: Literal["knn", "logistic"], value: float) -> Any:
     if kind == "knn":
         return KNeighborsClassifier(n_neighbors=int(value), metric="cosine")
-    return make_pipeline(StandardScaler(), LogisticRegression(C=value, max_iter=200, tol=1e-3))
+    return make_pipeline(Normalizer(), StandardScaler(), LogisticRegression(C=value, max_iter=200, tol=1e-3))
