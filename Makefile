@@ -14,7 +14,7 @@ demo: $(VENV)/.run
 	$(BIN)/fewlabels article --quick --out runs/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check fewlabels benchmarks tests

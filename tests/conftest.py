@@ -3,6 +3,9 @@ import os
 # lightly asks its server for news of itself when imported; a test needs no network.
 os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"
 os.environ["WANDB_MODE"] = "offline"
+# Two workers with several threads each would wait for each other, spinning.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import sys
 from collections.abc import Callable
