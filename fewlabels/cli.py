@@ -5,10 +5,11 @@ import io
 import os
 import shlex
 import sys
+import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -86,56 +87,84 @@ def article(
 @app.command()
 def fit(
     dataset: Annotated[str, typer.Argument(help="fashion-mnist.", metavar="DATA")],
-    labels: Annotated[int, typer.Option(help="How many labels to use.", metavar="N")] = 1000,
-    draw: Annotated[str, typer.Option(help="balanced (random, by seed) or first.", metavar="HOW")] = "balanced",
+    labels: Annotated[
+        int, typer.Option(help="How many labels to use; the other images go without.", metavar="N")
+    ] = 1000,
+    budget: Annotated[str, typer.Option(help="Time for the training, such as 90s, 10m or 1h.", metavar="TIME")] = "10m",
+    strategy: Annotated[
+        str, typer.Option(help="auto, supervised, probe, finetune or selftrain.", metavar="NAME")
+    ] = "auto",
     backbone: Annotated[
-        Path | None, typer.Option(help="Pretrained weights: train the head alone.", metavar="FILE")
+        str, typer.Option(help="article (28x28 pixels), small, resnet18, resnet50 or timm/NAME.", metavar="NAME")
+    ] = "article",
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--from", help="A pretraining's folder, or its backbone.safetensors.", metavar="RUN"),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the labelled images.", metavar="N")] = 100,
+    draw: Annotated[str, typer.Option(help="balanced (random, by seed) or first.", metavar="HOW")] = "balanced",
     seed: Annotated[int, typer.Option(help="Weights, order and draw depend on it alone.", metavar="N")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")] = Path("runs/fit"),
     data: Data = None,
     logger: Logger = "tensorboard",
     device: Device = "auto",
 ) -> None:
-    """Train a classifier on a few labels and test it once.
+    """Train the best classifier that a few labels can buy, foretell how good it is, and test it once.
 
-    Example: `fewlabels fit fashion-mnist --labels 1000`
+    Ways are tried on folds of the labels; plain supervised training is among them, and wins if none is better.
+    Stopped with Ctrl-C, the same command goes on.
+
+    Example: `fewlabels fit fashion-mnist --labels 1000 --budget 10m`
     """
+    import numpy as np
+
     from fewlabels.data.fashion_mnist import fashion_mnist
+    from fewlabels.data.source import balanced_indices
     from fewlabels.evaluate import evaluate
     from fewlabels.files import writable_folder, write_json
-    from fewlabels.fit.supervised import SupervisedSettings, train_supervised
-    from fewlabels.models.classifier import Classifier
-    from fewlabels.models.weights import load_backbone, save_classifier
+    from fewlabels.fit.fit import Fit, FitSettings
+    from fewlabels.fit.pool import Pool
+    from fewlabels.models.weights import save_classifier
     from fewlabels.observe import Observer, make_logger
     from fewlabels.records import provenance
+    from fewlabels.views.recipes import fit_views
 
     if dataset != "fashion-mnist":
         raise InputError(f"dataset {dataset!r}: no such dataset. This version knows: fashion-mnist.")
-    if draw not in ("balanced", "first"):
-        raise InputError(f"--draw {draw}: no such way to draw labels. Choose balanced or first.")
-    _at_least_one("--epochs", epochs)
+    _one_of("--draw", draw, ("balanced", "first"))
+    if start_from is not None and start_from.is_dir():
+        start_from = start_from / "backbone.safetensors"
+    pretrained = None if start_from is None else str(start_from)
+    settings = FitSettings(cast(Any, strategy), _seconds("--budget", budget), backbone, start_from=pretrained)
     console = Console()
     torch_device = _device(device)
     splits = fashion_mnist(data, say=console.print)
-    train = splits.train.first_k(labels) if draw == "first" else splits.train.balanced(labels, seed)
+    train = splits.train
+    train.checked(labels)
+    rows = np.arange(labels) if draw == "first" else balanced_indices(train.labels, labels, seed)
     writable_folder(out)
-    model = Classifier("article", train.class_names, train.shape[0], seed=seed)
-    if backbone is not None:
-        load_backbone(model, backbone)
-    settings = SupervisedSettings(epochs, batch_size=32 if backbone else 64, freeze_backbone=backbone is not None)
-    log = make_logger(logger, out, {"command": _command(), "labels": labels, "draw": draw, "seed": seed})
-    observer = Observer("head" if backbone else "supervised", log, console)
-    train_supervised(model, train, settings, seed, observer, torch_device)
-    log.close()
+    log = make_logger(logger, out, {"command": _command(), **asdict(settings), "labels": labels, "seed": seed})
+    pool, views = Pool.of(train.hiding_all_but(rows)), fit_views(train.shape[0])
+    began = time.perf_counter()
+    try:
+        watch = partial(Observer, logger=log, console=console)
+        fitted = Fit(pool, settings, views, out, seed, watch, torch_device, len(splits.test)).go()
+    except KeyboardInterrupt:
+        print(f"\nStopped; what is done is saved. Go on with: {_command()}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        log.close()
+    seconds = round(time.perf_counter() - began, 1)
+    if fitted.estimate is not None:
+        expected, low, high = fitted.estimate
+        console.print(f"Expected macro-F1: {expected:.3f} (95%: {low:.3f} to {high:.3f}), from the labels alone.")
     model_file = out / "model.safetensors"
-    save_classifier(model, model_file)
-    tested = evaluate(model, splits.test)
-    about = {"labels": labels, "draw": draw, "seed": seed, "decided": asdict(settings)}
-    figures = {"macro_f1": tested.macro_f1, "accuracy": tested.accuracy, "per_class": tested.per_class}
-    seconds = round(observer.seconds, 1)
-    write_json(out / "result.json", {"name": "fit", **provenance(_command()), **about, **figures, "seconds": seconds})
+    save_classifier(fitted.network, model_file)
+    tested = evaluate(fitted.network, splits.test)
+    about = {"labels": labels, "draw": draw, "seed": seed, "decided": asdict(settings), "strategy": fitted.strategy}
+    about |= {"tried": fitted.tried, "said": fitted.said, "estimate": fitted.estimate and fitted.estimate._asdict()}
+    figures: dict[str, Any] = {"macro_f1": tested.macro_f1, "accuracy": tested.accuracy, "seconds": seconds}
+    figures |= {"calibration_error": tested.calibration_error, "per_class": tested.per_class}
+    write_json(out / "result.json", {"name": "fit", **provenance(_command()), **about, **figures})
     console.print(tested.text, highlight=False)
     console.print(f"Macro-F1 {tested.macro_f1:.4f} on {len(splits.test):,} test images, {seconds} s of training.")
     console.print(f"Model: {model_file}", soft_wrap=True)
@@ -395,6 +424,14 @@ def _device(name: str) -> "torch.device":
     if name not in found:
         raise InputError(f"--device {name}: not available here. This machine has: {', '.join(found)}.")
     return torch.device(name)
+
+
+def _seconds(option: str, text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    try:
+        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (ValueError, KeyError):
+        raise InputError(f"{option} {text}: not a time. Write it like 90s, 10m or 1h.") from None
 
 
 def _at_least_one(option: str, value: int) -> None:

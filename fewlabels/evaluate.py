@@ -12,6 +12,7 @@ from fewlabels.data.source import ImageSource
 from fewlabels.errors import InputError
 
 BATCH = 1024
+BINS = 15
 
 
 @torch.no_grad()
@@ -39,6 +40,22 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).softmax(dim=1).numpy()
 
 
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error over 15 bins of equal width (Guo et al. 2017, eq. 3).
+
+    Args:
+        probabilities: float [N, K].
+        labels: int64 [N].
+
+    >>> calibration_error(np.array([[0.8, 0.2]] * 5), np.array([0, 0, 0, 0, 1]))
+    0.0
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = [abs((right[place == b]).sum() - confidence[place == b].sum()) for b in range(BINS)]
+    return round(float(sum(gaps) / len(labels)), 12)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What one reading of the test labels gives."""
@@ -51,11 +68,14 @@ class Evaluation:
     """scikit-learn's classification report as text."""
     predictions: np.ndarray
     """int64 [N]."""
+    calibration_error: float
+    """As :func:`calibration_error`."""
 
 
 def evaluate(model: nn.Module, test: ImageSource) -> Evaluation:
     """Compare a classifier with the test labels. To be called once for a finished model."""
-    predictions = outputs(model, test).argmax(axis=1)
+    logits = outputs(model, test)
+    predictions = logits.argmax(axis=1)
     names = list(test.class_names)
     options: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "digits": 4, "zero_division": 0}
     per_class = classification_report(test.labels, predictions, output_dict=True, **options)
@@ -65,4 +85,5 @@ def evaluate(model: nn.Module, test: ImageSource) -> Evaluation:
         per_class=per_class,
         text=classification_report(test.labels, predictions, **options),
         predictions=predictions,
+        calibration_error=calibration_error(probabilities(logits), test.labels),
     )

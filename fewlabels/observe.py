@@ -195,13 +195,14 @@ class Observer:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}"),
             console=self.console,
             auto_refresh=False,  # rich's own thread would hold the interpreter's lock again and again
         )
         self._started = self._drawn = time.perf_counter()
         with self._progress:
             self._task = self._progress.add_task(
-                self.name, total=total_steps, completed=first_step, images_per_step=images_per_step
+                self.name, total=total_steps, completed=first_step, images_per_step=images_per_step, told=""
             )
             yield
         self.seconds = self.seconds_so_far()
@@ -231,15 +232,15 @@ class Observer:
         """Pass scalars on to the logger, under this training's name."""
         self._logger.log({f"{self.name}/{name}": value for name, value in values.items()}, step)
 
-    def step(self, step: int, loss: float) -> None:
-        """Take the loss of one step.
+    def step(self, step: int, loss: float, told: str = "") -> None:
+        """Take the loss of one step, and what the bar is to show beside it.
 
         Raises:
             InputError: if the loss is not finite.
         """
         if not math.isfinite(loss):
             raise InputError(f"{self.name}: the loss is {loss} at step {step}. Lower the learning rate and run again.")
-        self._progress.advance(self._task)
+        self._progress.update(self._task, advance=1, told=told)
         if self.console.is_terminal and time.perf_counter() - self._drawn >= SECONDS_A_DRAWING:
             self._progress.refresh()
             self._drawn = time.perf_counter()

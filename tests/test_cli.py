@@ -26,7 +26,7 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_classifier, save_backbone, save_classifier
 from tests.data.test_idx import idx_bytes
 
-FIT = ("fit", "fashion-mnist", "--labels", "20", "--epochs", "1", "--logger", "none")
+FIT = ("fit", "fashion-mnist", "--labels", "20", "--strategy", "supervised", "--budget", "2s", "--logger", "none")
 COMMANDS = ("article", "fit", "pretrain", "predict", "doctor")
 PRETRAIN = "pretrain {npy} --epochs 1 --batch-size 8 --logger none --out {folder}/new"
 
@@ -62,7 +62,11 @@ def test_help_fits_80_columns_and_shows_an_example(command):
 def test_fit_then_predict(run_cli, fmnist, tmp_path: Path):
     fitted = run_cli(*FIT, "--out", tmp_path / "fit")
     assert fitted.code == 0, fitted.err
-    assert "Macro-F1" in fitted.out
+    assert "Expected macro-F1: 0." in fitted.out
+    assert "Macro-F1 0." in fitted.out
+    result = json.loads((tmp_path / "fit" / "result.json").read_text())
+    assert 0 < result["calibration_error"] < 0.5
+    assert result["estimate"]["low"] < result["estimate"]["high"]
     model = tmp_path / "fit" / "model.safetensors"
     images = fmnist.folder / "t10k-images-idx3-ubyte.gz"
     predicted = run_cli("predict", model, images, "-o", tmp_path / "out.csv")
@@ -88,15 +92,6 @@ def test_predict_reads_a_folder_of_pictures(run_cli, fmnist, model_file: Path, t
     assert lines == [line.partition(",")[2] for line in from_idx.out.splitlines()[:4]]
 
 
-def test_fit_from_pretrained_weights_trains_the_head_alone(run_cli, tmp_path: Path):
-    backbone = ArticleBackbone()
-    save_backbone(backbone, tmp_path / "backbone.safetensors", "article")
-    ran = run_cli(*FIT, "--backbone", tmp_path / "backbone.safetensors", "--out", tmp_path / "fit")
-    assert ran.code == 0, ran.err
-    fitted = load_classifier(tmp_path / "fit" / "model.safetensors").backbone
-    assert all(torch.equal(a, b) for a, b in zip(fitted.parameters(), backbone.parameters(), strict=True))
-
-
 def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     np.save(tmp_path / "images.npy", fmnist.train.first_k(600).images)
     pretrain = ("pretrain", tmp_path / "images.npy", "--epochs", "1", "--logger", "none", "--out", tmp_path / "run")
@@ -112,8 +107,9 @@ def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     assert result["guard"]["verdicts"] == []
     again = run_cli(*pretrain, "--resume")  # nothing is left to do
     assert again.code == 0, again.err
-    fitted = run_cli(*FIT, "--backbone", tmp_path / "run" / "backbone.safetensors", "--out", tmp_path / "fit")
+    fitted = run_cli(*FIT, "--strategy", "probe", "--from", tmp_path / "run", "--out", tmp_path / "fit")
     assert fitted.code == 0, fitted.err
+    assert json.loads((tmp_path / "fit" / "result.json").read_text())["tried"].keys() == {"supervised", "probe"}
 
 
 @pytest.mark.parametrize("logger", ["none", "tensorboard"])
@@ -261,8 +257,11 @@ BAD = [
     ("no labels", nothing, "FIT --labels 0", "labels 0"),
     ("more labels than data", nothing, "FIT --labels 41", "Ask for 1 to 40"),
     ("labels not a number", nothing, "FIT --labels many", "'--labels'"),
-    ("one label", nothing, "FIT --labels 1", "1 labelled images: training needs at least 2"),
-    ("no epochs", nothing, "FIT --epochs 0", "--epochs 0"),
+    ("one label", nothing, "FIT --labels 1", "1 class with labels: 2 are needed"),
+    ("no time", nothing, "FIT --budget 0s", "budget 0 s: must be above 0"),
+    ("a time without a unit", nothing, "FIT --budget 10", "--budget 10: not a time. Write it like 90s"),
+    ("unknown strategy", nothing, "FIT --strategy selftrian", "Did you mean selftrain"),
+    ("nothing to probe", nothing, "FIT --strategy probe", "Name its run with --from"),
     ("no seeds", nothing, "article --seeds 0", "--seeds 0"),
     ("unknown draw", nothing, "FIT --draw best", "--draw best"),
     ("unknown logger", nothing, "FIT --logger paper", "--logger paper: no such logger"),
@@ -271,8 +270,8 @@ BAD = [
     ("unknown option", nothing, "FIT --lables 3", "--lables"),
     ("folder under a file", a_file, "FIT --out {folder}/file/out", "file/out/.fewlabels: cannot be written"),
     ("article under a file", a_file, "article --quick --out {folder}/file/out", "cannot be written"),
-    ("other architecture", rgb_backbone, "FIT --backbone {folder}/rgb.safetensors", "another architecture"),
-    ("missing weights", nothing, "FIT --backbone {folder}/none.safetensors", "none.safetensors: no such model file"),
+    ("other architecture", rgb_backbone, "FIT --from {folder}/rgb.safetensors", "another architecture"),
+    ("missing weights", nothing, "FIT --from {folder}/none.safetensors", "none.safetensors: no such model file"),
     ("pickled model", pickled_model, "predict {folder}/pickle.safetensors x.png", "not a whole safetensors file"),
     ("foreign model", foreign_model, "predict {folder}/foreign.safetensors x.png", "holds no classifier"),
     ("missing model", nothing, "predict {folder}/none x.png", "none: no such model file"),
@@ -364,7 +363,8 @@ def test_a_write_that_is_cut_short_leaves_the_old_file_whole(data: Path, tmp_pat
     (out / "model.safetensors").write_text("the user's own")
     one_line_about_a_full_disk(in_a_small_world(data, out, limit=100_000))  # a model has 640 kB
     assert (out / "model.safetensors").read_text() == "the user's own"
-    assert sorted(path.name for path in out.iterdir()) == [".fewlabels", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == [".fewlabels", "model.safetensors", "stages"]
+    assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".safetensors") and path.parent != out]
 
 
 def test_a_disk_that_is_really_full(data: Path, tmp_path: Path):
@@ -378,7 +378,7 @@ def test_a_disk_that_is_really_full(data: Path, tmp_path: Path):
     if ran.returncode == 77 or "unshare" in ran.stderr:
         pytest.skip("may not mount a small disk here")
     one_line_about_a_full_disk(ran)
-    assert ran.stdout.splitlines()[-1] == ".fewlabels"
+    assert ran.stdout.splitlines()[-2:] == [".fewlabels", "stages"]
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path):

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import torch
 
+from fewlabels.article.supervised import SupervisedSettings, train_supervised
 from fewlabels.data.source import ImageSource
-from fewlabels.fit.supervised import SupervisedSettings, train_supervised
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_backbone, read_weights
 from fewlabels.observe import Observer
+
+HIDDEN = 32
+"""Width of the hidden layer in the tutorial's head."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def train_arm(
     arm: Arm, train: ImageSource, backbone_file: Path | None, seed: int, observer: Observer, device: torch.device
 ) -> Classifier:
     """Train one arm's classifier on the labels of ``train``, from the weights in ``backbone_file`` if it has some."""
-    model = Classifier("article", train.class_names, train.shape[0], seed=seed)
+    model = Classifier("article", train.class_names, train.shape[0], seed, hidden=HIDDEN)
     if backbone_file is not None:
         if arm.as_printed:
             load_as_printed(model, backbone_file)

@@ -114,17 +114,28 @@ class ArraySource:
 
     def first_k(self, k: int) -> "ArraySource":
         """The first ``k`` images: the tutorial's ``FashionMNIST(first_k=1000)``."""
-        return self.subset(slice(self._checked(k)))
+        return self.subset(slice(self.checked(k)))
 
     def balanced(self, k: int, seed: int) -> "ArraySource":
         """``k`` labelled images drawn at random, each class as often as any other (to within one).
 
         Classes with too few images give all they have, and the others make up for them.
         """
-        indices = balanced_indices(self.labels, self._checked(k), seed)
+        indices = balanced_indices(self.labels, self.checked(k), seed)
         return self.subset(indices)
 
-    def _checked(self, k: int) -> int:
+    def hiding_all_but(self, indices: np.ndarray) -> "ArraySource":
+        """All images, with the labels of these alone."""
+        labels = np.full(len(self), UNLABELLED)
+        labels[indices] = self.labels[indices]
+        return ArraySource(self.images, labels, self.class_names, self.name)
+
+    def checked(self, k: int) -> int:
+        """``k``, if there are so many labels.
+
+        Raises:
+            InputError: if not.
+        """
         labelled = int((self.labels != UNLABELLED).sum())
         if not 1 <= k <= labelled:
             raise InputError(f"labels {k}: {self.name} has {labelled} labelled images. Ask for 1 to {labelled}.")

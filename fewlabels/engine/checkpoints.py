@@ -41,6 +41,11 @@ def discard_after(folder: Path, step: int) -> None:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def discard_all(folder: Path) -> None:
+    """Delete the folder of checkpoints."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> tuple[int, dict[str, bytes]] | None:
     """Step and files of the newest checkpoint that is whole, or None if there never was one.
 

@@ -1,7 +1,8 @@
 """Networks that turn images into features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
 from fewlabels.errors import InputError, did_you_mean
+from fewlabels.models.residual import Residual
 
 
 class Backbone(nn.Module):
@@ -42,6 +44,28 @@ class ArticleBackbone(nn.Sequential, Backbone):
         self.channels = channels
         self.image_size = 28
         self.num_features = 128 * 4 * 4
+
+
+class SmallBackbone(Backbone):
+    """A residual network for small images: float [B, C, H, W] to [B, 16 * last width], pooled to 4x4 positions.
+
+    A strided convolution, then a residual block for each width, strided from the second on.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int] = (48, 96, 128)) -> None:
+        super().__init__()
+        stem = nn.Conv2d(channels, widths[0], 3, 2, padding=1, bias=False)
+        blocks = [Residual(widths[0], widths[0]), *(Residual(*pair, stride=2) for pair in pairwise(widths))]
+        pool = nn.AdaptiveAvgPool2d(4)
+        self.network = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(), *blocks, pool, nn.Flatten())
+        self.channels = channels
+        self.image_size = None
+        self.num_features = 16 * widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float [B, C, H, W]."""
+        features: Tensor = self.network(x)
+        return features
 
 
 class ResNet(Backbone):
@@ -114,6 +138,7 @@ class TimmBackbone(Backbone):
 
 BACKBONES: dict[str, Callable[[int], Backbone]] = {
     "article": ArticleBackbone,
+    "small": SmallBackbone,
     "resnet18": partial(ResNet, resnet18),
     "resnet50": partial(ResNet, resnet50),
 }

@@ -82,6 +82,7 @@ def save_classifier(model: Classifier, path: Path) -> None:
         "backbone": model.backbone_name,
         "channels": str(model.backbone.channels),
         "class_names": json.dumps(model.class_names),
+        "hidden": str(model.hidden),
     }
     save_weights(model, path, about)
 
@@ -97,16 +98,19 @@ def load_classifier(path: Path) -> Classifier:
         raise InputError(f"{path}: holds no classifier. Pass a model.safetensors written by: fewlabels fit")
     try:
         name, channels, classes = about["backbone"], int(about["channels"]), json.loads(about["class_names"])
+        hidden = int(about["hidden"])
     except (KeyError, ValueError):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit") from None
     of_timm = name.startswith("timm/")
     if name not in BACKBONES and not of_timm:
         raise InputError(f"{path}: unknown backbone {name!r}. This version knows {', '.join(BACKBONES)}.")
-    if not (1 <= channels <= 1024 and isinstance(classes, list) and 1 <= len(classes) <= 1_000_000):
+    if not (
+        1 <= channels <= 1024 and 0 <= hidden <= 65536 and isinstance(classes, list) and 1 <= len(classes) <= 1_000_000
+    ):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit")
     # A file's word on sizes costs no memory before its tensors are checked. timm computes buffers that no file holds.
     with torch.device("cpu" if of_timm else "meta"):
-        model = Classifier(name, [str(c) for c in classes], channels)
+        model = Classifier(name, [str(c) for c in classes], channels, hidden=hidden)
     if not of_timm:
         model = model.to_empty(device="cpu")
     load_exactly(model, tensors, path)

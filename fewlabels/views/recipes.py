@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -282,3 +282,10 @@ RECIPES: dict[str, Recipe | RandAugment] = {
     ),
     "randaugment": RandAugment(),
 }
+
+
+def fit_views(channels: int) -> tuple[Recipe, Recipe]:
+    """A weak recipe, which leaves an image much as it is, and a strong one; for training with labels."""
+    strong = RECIPES["rgb-small" if channels == 3 else "gray-small"]
+    assert isinstance(strong, Recipe)
+    return Recipe(flip=0.5, translate=0.08), replace(strong, erase=0.5)

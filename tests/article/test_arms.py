@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewlabels.article.arms import ArticlePlan, load_as_printed, train_arm
+from fewlabels.article.arms import HIDDEN, ArticlePlan, load_as_printed, train_arm
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_classifier, read_weights, save_backbone
@@ -30,7 +30,7 @@ def weights_equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 
 def test_as_printed_nothing_is_loaded(pretrained):
-    model, untouched = (Classifier("article", ["a"], seed=5) for _ in range(2))
+    model, untouched = (Classifier("article", ["a"], seed=5, hidden=32) for _ in range(2))
     load_as_printed(model, pretrained[1])
     assert weights_equal(model, untouched)
 
@@ -43,7 +43,7 @@ def test_the_trained_classifier_stands_on_the_backbone_it_claims(arm, loaded, pr
     backbone, path = pretrained
     model = train_arm(ARMS[arm], fmnist.train.first_k(100), path, 0, Observer("test"), torch.device("cpu"))
     assert weights_equal(model.backbone, backbone) is loaded
-    fresh = Classifier("article", fmnist.train.class_names, seed=0)
+    fresh = Classifier("article", fmnist.train.class_names, seed=0, hidden=HIDDEN)
     assert weights_equal(model.backbone, fresh.backbone) is not loaded
 
 

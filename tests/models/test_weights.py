@@ -59,11 +59,12 @@ def test_nothing_is_ever_unpickled(tmp_path: Path):
     [
         {},
         {"kind": "backbone"},
-        {"kind": "classifier", "backbone": "article", "channels": "many", "class_names": "[]"},
-        {"kind": "classifier", "backbone": "article", "channels": "1", "class_names": "{"},
-        {"kind": "classifier", "backbone": "article", "channels": "99999999999", "class_names": '["a"]'},
-        {"kind": "classifier", "backbone": "none", "channels": "1", "class_names": '["a"]'},
-        {"kind": "classifier", "backbone": "article", "channels": "1", "class_names": '["a"]'},
+        {"kind": "classifier", "backbone": "article", "channels": "many", "class_names": "[]", "hidden": "0"},
+        {"kind": "classifier", "backbone": "article", "channels": "1", "class_names": "{", "hidden": "0"},
+        {"kind": "classifier", "backbone": "article", "channels": "99999999999", "class_names": '["a"]', "hidden": "0"},
+        {"kind": "classifier", "backbone": "article", "channels": "1", "class_names": '["a"]', "hidden": "-1"},
+        {"kind": "classifier", "backbone": "none", "channels": "1", "class_names": '["a"]', "hidden": "0"},
+        {"kind": "classifier", "backbone": "article", "channels": "1", "class_names": '["a"]', "hidden": "0"},
     ],
 )
 def test_a_file_that_lies_about_itself_is_refused(tmp_path: Path, about):

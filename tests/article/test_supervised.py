@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from fewlabels.article.supervised import SupervisedSettings, train_supervised
 from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
 from fewlabels.evaluate import evaluate
-from fewlabels.fit.supervised import SupervisedSettings, train_supervised
 from fewlabels.models.classifier import Classifier
 from fewlabels.observe import Observer
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def train(source, **settings):
-    model = Classifier("article", source.class_names, seed=0)
+    model = Classifier("article", source.class_names, seed=0, hidden=32)
     return train_supervised(model, source, SupervisedSettings(**settings), 0, Observer("test"), CPU)
 
 
@@ -23,7 +23,7 @@ def test_a_thousand_real_labels_teach_something(fmnist):
 
 
 def test_a_frozen_backbone_keeps_its_weights_and_the_head_learns(fmnist):
-    before = Classifier("article", fmnist.train.class_names, seed=0)
+    before = Classifier("article", fmnist.train.class_names, seed=0, hidden=32)
     after = train(fmnist.train.first_k(100), epochs=1, freeze_backbone=True)
     for name, parameter in after.backbone.named_parameters():
         assert torch.equal(parameter, before.backbone.get_parameter(name))

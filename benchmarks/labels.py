@@ -1,0 +1,132 @@
+"""What labels buy: macro-F1 by strategy, backbone, number of labels and time.
+
+Four groups of fits of the real Fashion-MNIST, each by ``fewlabels.fit.fit``, whose every choice is made on the labels
+it is given; the test labels are read once a row.
+
+- ``main``: the first 1,000 labels; the supervised baseline, and all that 30 minutes can buy.
+- ``curve``: 20 to 60,000 labels, three draws of each, at most three minutes a fit.
+- ``hard``: few labels of some classes, none of one, and images of no class among the unlabelled.
+"""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import ResultFile
+from benchmarks.methods import RUNS
+from fewlabels.data.fashion_mnist import fashion_mnist
+from fewlabels.data.source import UNLABELLED, ArraySource, balanced_indices
+from fewlabels.evaluate import evaluate
+from fewlabels.fit.fit import Fit, FitSettings
+from fewlabels.fit.pool import Pool
+from fewlabels.observe import Observer
+from fewlabels.presets import DEFAULT
+from fewlabels.seeding import seed_from
+from fewlabels.views.recipes import fit_views
+
+SEEDS = (0, 1, 2)
+LABELS = (20, 100, 1000, 10_000, 60_000)
+HARD = ("long tail", "one label in a class", "a class without labels", "foreign images")
+MINUTES = {"main": 30, "curve": 3, "hard": 10}
+KEYS = ("group", "strategy", "backbone", "labels", "draw", "seed")
+PLACE = Path("runs/labels")
+
+
+def rows_to_do() -> list[dict[str, Any]]:
+    """The keys of all rows, the most wanted first."""
+    main = [("supervised", "article"), ("selftrain", "article"), ("selftrain", "small")]
+    rows = [
+        {"group": "main", "strategy": strategy, "backbone": backbone, "labels": 1000, "draw": "first", "seed": seed}
+        for strategy, backbone in main
+        for seed in SEEDS
+    ]
+    rows += [
+        {"group": "curve", "strategy": strategy, "backbone": "article", "labels": labels, "draw": seed, "seed": seed}
+        for seed in SEEDS
+        for labels in LABELS
+        for strategy in ("supervised", "probe", "finetune", "selftrain")
+    ]
+    rows += [
+        {"group": case, "strategy": strategy, "backbone": "article", "labels": 1000, "draw": seed, "seed": seed}
+        for case in HARD
+        for seed in SEEDS
+        for strategy in ("supervised", "selftrain")
+    ]
+    return rows
+
+
+def labelled(train: ArraySource, group: str, labels: int, draw: int | str) -> ArraySource:
+    """The training images with the labels that a row may use."""
+    if draw == "first":
+        return train.hiding_all_but(np.arange(labels))
+    assert isinstance(draw, int)
+    classes = len(train.class_names)
+    rows = balanced_indices(train.labels, labels, draw)
+    rng = np.random.default_rng(seed_from(draw, group))
+    by_class = [rng.permutation(rows[train.labels[rows] == cls]) for cls in range(classes)]
+    if group == "long tail":  # 1:100 from the first class to the last
+        many = len(by_class[0])
+        by_class = [of[: max(1, round(many * 0.01 ** (cls / (classes - 1))))] for cls, of in enumerate(by_class)]
+    elif group == "one label in a class":
+        by_class[6] = by_class[6][:1]
+    elif group == "a class without labels":
+        by_class[8] = by_class[8][:0]
+    shown = train.hiding_all_but(np.concatenate(by_class))
+    if group != "foreign images":
+        return shown
+    # A fifth of the unlabelled images are noise that was never a garment.
+    noise = rng.choice(np.flatnonzero(shown.labels == UNLABELLED), size=len(train) // 5, replace=False)
+    images = shown.images.copy()
+    images[noise] = rng.integers(0, 256, images[noise].shape, dtype=np.uint8)
+    return ArraySource(images, shown.labels, shown.class_names, shown.name)
+
+
+def pretrained(seed: int) -> Path:
+    """Weights that ``benchmarks.methods`` has left, which no label was used for."""
+    folder = RUNS / f"{DEFAULT.settings.method}-{seed}"
+    if not (folder / "backbone.safetensors").is_file():
+        raise SystemExit(f"{folder}: no weights. Run first: python -m benchmarks.methods {DEFAULT.settings.method}")
+    return folder / "backbone.safetensors"
+
+
+def measured(key: dict[str, Any]) -> dict[str, Any]:
+    """One row."""
+    splits = fashion_mnist()
+    pool = Pool.of(labelled(splits.train, key["group"], key["labels"], key["draw"]))
+    minutes = MINUTES.get(key["group"], MINUTES["hard"])
+    needs = key["strategy"] in ("probe", "finetune", "auto")
+    start = str(pretrained(key["seed"])) if needs else None
+    settings = FitSettings(key["strategy"], 60.0 * minutes, key["backbone"], start_from=start)
+    folder = PLACE / "-".join(str(key[name]) for name in KEYS)
+    began = time.perf_counter()
+    fit = Fit(pool, settings, fit_views(1), folder, key["seed"], Observer, tested_on=len(splits.test))
+    fitted = fit.go()
+    seconds = round(time.perf_counter() - began, 1)
+    tested = evaluate(fitted.network, splits.test)
+    row = {**key, "minutes": minutes, "labelled": len(pool.labelled), "macro_f1": round(tested.macro_f1, 4)}
+    row |= {"ece": round(tested.calibration_error, 4), "chosen": fitted.strategy}
+    if fitted.estimate is not None:
+        names = ("estimate", "estimate_low", "estimate_high")
+        row |= {name: round(value, 4) for name, value in zip(names, fitted.estimate, strict=True)}
+    row["tried"] = {name: round(score, 4) for name, score in fitted.tried.items()}
+    shutil.rmtree(folder)
+    return {**row, "seconds": seconds}
+
+
+def main() -> None:
+    """Measure what has no row yet; with names of groups as arguments, of those alone."""
+    file = ResultFile("labels", "python -m benchmarks.labels", keys=KEYS)
+    for key in rows_to_do():
+        if file.has(**key) or (sys.argv[1:] and key["group"] not in sys.argv[1:]):
+            continue
+        row = measured(key)
+        file.add(row)
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""From images, a few labels and a budget of time to the best classifier they can buy, and what it will reach."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import nn
+
+from fewlabels.data.source import ArraySource, fingerprint
+from fewlabels.engine.pairs import Views
+from fewlabels.engine.precision import fastest_precision
+from fewlabels.errors import InputError, did_you_mean
+from fewlabels.evaluate import outputs
+from fewlabels.fit.arms import Arm, CrossFitted, FineTune, Lab, Probe, SelfTrain, Student, Supervised, cross_fit
+from fewlabels.fit.calibration import temperature, temperature_for
+from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, macro_f1
+from fewlabels.fit.pool import Pool
+from fewlabels.fit.prior import class_prior
+from fewlabels.fit.stages import Stages
+from fewlabels.models.backbones import make_backbone
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.weights import load_backbone, read_weights
+from fewlabels.observe import Observer
+
+Strategy = Literal["auto", "supervised", "probe", "finetune", "selftrain"]
+FOLDS = 3
+WEIGHTS = {"supervised": 1.0, "probe": 0.1, "finetune": 1.0, "selftrain": 5.0, "student": 5.0, "final": 1.0}
+"""What one training of each may take of the time, relative to the others."""
+LOOKED_AT = 2000
+"""Unlabelled images that shares of classes and the student's temperature are taken from, and that it is tested on."""
+KEPT_EVERY = 10
+"""At most so many of them are kept from the student."""
+NEVER = -1e4
+"""The logit of a class that has no label."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What decides a fit, together with images, labels, views and seed."""
+
+    strategy: Strategy = "auto"
+    """Beside it ``supervised`` is always tried, and beside ``selftrain`` all that there are weights for: what is
+    taken is the best on folds of the labels."""
+    budget: float = 600.0
+    """Seconds."""
+    backbone: str = "article"
+    teacher: str = "small"
+    """The backbone that teaches itself; the classifier's own learns from it."""
+    start_from: str | None = None
+    """Pretrained weights of the backbone, for probe and finetune."""
+
+    def __post_init__(self) -> None:
+        known = get_args(Strategy)
+        if self.strategy not in known:
+            meant = did_you_mean(self.strategy, known)
+            raise InputError(f"strategy {self.strategy!r}: no such strategy.{meant} Choose one of {', '.join(known)}.")
+        if not 0 < self.budget < math.inf:
+            raise InputError(f"budget {self.budget:g} s: must be above 0.")
+        if self.strategy in ("probe", "finetune") and self.start_from is None:
+            raise InputError(f"strategy {self.strategy}: needs a pretrained backbone. Name its run with --from.")
+
+
+class Fitted(NamedTuple):
+    """A classifier, and what is to be expected of it."""
+
+    network: Classifier
+    """Calibrated, in evaluation mode, on the CPU."""
+    strategy: str
+    estimate: Estimate | None
+    """Of the macro-F1 of the networks of the folds, which saw fewer labels; None where none could be held out."""
+    tried: dict[str, float]
+    """Macro-F1 on folds of every way that was tried."""
+    said: list[str]
+    """The reasons, line by line."""
+
+
+class Fit:
+    """One fit. What is finished when it is stopped is not done again by the next start.
+
+    Args:
+        pool: images, and the labels that may be used.
+        settings: see there.
+        views: a weak recipe and a strong one.
+        folder: for what is finished.
+        seed: of weights, order, views and folds.
+        observer: makes one for each training, by name.
+        device: where.
+        tested_on: images of the test whose macro-F1 is to be foretold.
+
+    Raises:
+        InputError: if a backbone does not suit the images, or the folder holds a fit with other settings.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        settings: FitSettings,
+        views: tuple[Views, Views],
+        folder: Path,
+        seed: int,
+        observer: Callable[[str], Observer],
+        device: torch.device = torch.device("cpu"),
+        tested_on: int | None = None,
+    ) -> None:
+        self.pool, self.settings, self.seed, self.tested_on = pool, settings, seed, tested_on
+        self.weights = None if settings.start_from is None else Path(settings.start_from)
+        self._check()  # before anything is written
+        self.said: list[str] = []
+        self._say = observer("fit").say
+        decided = {**asdict(settings), "seed": seed, "views": [str(view) for view in views]}
+        decided |= {"data": fingerprint(pool.source), "labels": _digest(pool.source.labels.tobytes())}
+        decided["weights"] = self.weights and _digest(self.weights.read_bytes())
+        precision = fastest_precision(device.type)
+        decided["precision"] = precision
+        self.stages = Stages(folder, decided, observer, device)
+        self.lab = Lab(self.stages, *views, seed, device, precision)
+        self.budget = Budget(settings.budget - self.stages.seconds(), self._total_weight())
+
+    def go(self) -> Fitted:
+        """Try the arms on folds, take the best, and make the classifier."""
+        counts = np.bincount(self.pool.labels, minlength=len(self.pool.source.class_names))
+        for cls in np.flatnonzero(counts == 0):
+            self._note(f"no image is labelled {self.pool.source.class_names[cls]!r}: it will never be named")
+        if not len(self.pool.unlabelled):
+            self._note("every image has a label: there is nothing to train itself on")
+        return self._chosen(self._try_arms()) if counts.max() > 1 else self._without_folds()
+
+    def _check(self) -> None:
+        channels, *size = self.pool.source.shape
+        for backbone in (self.settings.backbone, self.settings.teacher):
+            wanted = make_backbone(backbone, channels).image_size
+            if wanted is not None and size != [wanted, wanted]:
+                raise InputError(
+                    f"images of {size[0]}x{size[1]} pixels: backbone {backbone} takes {wanted}x{wanted}. "
+                    "Choose one that takes any size, such as small."
+                )
+        if self.weights is not None:
+            if read_weights(self.weights)[1].get("kind") == "classifier":
+                raise InputError(
+                    f"{self.weights}: a classifier, which has learned from labels that are to be held out here. "
+                    "Pass a backbone.safetensors written by: fewlabels pretrain"
+                )
+            load_backbone(Classifier(self.settings.backbone, ["any"], channels), self.weights)
+
+    def _wanted(self) -> list[str]:
+        """The arms to try, safest first."""
+        wish, pretrained = self.settings.strategy, self.weights is not None
+        open_to_all = wish in ("auto", "selftrain")
+        fits = {
+            "supervised": True,
+            "probe": wish == "probe" or (pretrained and open_to_all),
+            "finetune": wish == "finetune" or (pretrained and open_to_all),
+            "selftrain": open_to_all and len(self.pool.unlabelled) > 0,
+        }
+        return [name for name, wanted in fits.items() if wanted]
+
+    def _total_weight(self) -> float:
+        wanted = self._wanted()
+        return sum(FOLDS * WEIGHTS[name] for name in wanted) + WEIGHTS["student" if "selftrain" in wanted else "final"]
+
+    def _try_arms(self) -> dict[str, CrossFitted]:
+        tried: dict[str, CrossFitted] = {}
+        for name in self._wanted():
+            arm = self._arm(name, tried)
+            tried[name] = cross_fit(arm, self.pool, FOLDS, self.seed, partial(self.budget.share, WEIGHTS[name]))
+            self._note(f"{name}: macro-F1 {self._score(tried[name]):.3f} on {FOLDS} folds of the labels")
+        return tried
+
+    def _arm(self, name: str, tried: dict[str, CrossFitted]) -> Arm:
+        backbone = self.settings.backbone
+        if name == "supervised" or (self.weights is None and name != "selftrain"):
+            return Supervised(self.lab, backbone)
+        if name == "selftrain":
+            prior = self._prior(tried["supervised"])
+            return SelfTrain(self.lab, backbone if self.weights else self.settings.teacher, self.weights, prior)
+        assert self.weights is not None
+        return (Probe if name == "probe" else FineTune)(self.lab, backbone, self.weights)
+
+    def _prior(self, supervised: CrossFitted) -> np.ndarray:
+        """Shares of the classes among the unlabelled images; those that have a label, equal in number if not."""
+        classes = np.unique(self.pool.labels)
+        calibrated = self._together(supervised, self._some())[:, classes]
+        equal = np.full(len(classes), 1 / len(classes))
+        prior = np.zeros(len(self.pool.source.class_names))
+        prior[classes] = class_prior(calibrated / calibrated.sum(axis=1, keepdims=True), equal)
+        return prior
+
+    def _chosen(self, tried: dict[str, CrossFitted]) -> Fitted:
+        scores = {name: self._score(fitted) for name, fitted in tried.items()}
+        safest_first = sorted(scores, key=lambda name: -scores[name])  # stable: of equals the safest comes first
+        best = safest_first[0]
+        network = self._student(tried[best]) if best == "selftrain" else None
+        if best == "selftrain" and network is None:
+            best = safest_first[1]
+        self._note(f"{best}: chosen, the best on folds")
+        fitted, labels = tried[best], self.pool.labels
+        if network is None:
+            as_planned = self.settings.budget * WEIGHTS[best] / self._total_weight()
+            seconds = max(as_planned, self.budget.share(WEIGHTS["final"]))
+            network = self._arm(best, tried).train(self.pool, "all", seconds)
+            t = temperature(fitted.logits, labels[fitted.held])
+        else:
+            # The student has learned from every label, so its confidence is set to what its teachers get right.
+            t = temperature_for(outputs(network, self._some()), self._right(fitted))
+        confusion = self._confusion(fitted)
+        shares = np.bincount(labels, minlength=len(confusion)) / len(labels)
+        estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on)
+        return Fitted(self._finished(network, t), best, estimate, scores, self.said)
+
+    def _student(self, teachers: CrossFitted) -> Classifier | None:
+        """A network that has learned from the teachers, or None if it has not: judged by images kept from it."""
+        rows = np.setdiff1d(self.pool.unlabelled, self._looked_at())
+        targets = self.stages.array("targets", lambda: self._together(teachers, self.pool.source.subset(rows)))
+        student = Student(self.lab, self.settings.backbone, rows, targets)
+        network = student.train(self.pool, "all", self.budget.share(WEIGHTS["student"]))
+        others = self._some()
+        said, wanted = outputs(network, others).argmax(axis=1), self._together(teachers, others).argmax(axis=1)
+        agrees = float((said == wanted).mean())
+        self._note(f"student: says what its teachers say of {agrees:.1%} of {len(others):,} images it has not seen")
+        if agrees >= self._right(teachers):
+            return network
+        self._note("student: differs from its teachers more often than they are wrong; the next best is taken")
+        return None
+
+    def _without_folds(self) -> Fitted:
+        self._note("every class has one label: none can be held out, so nothing is chosen and nothing foretold")
+        name = "probe" if self.weights else "supervised"
+        network = self._arm(name, {}).train(self.pool, "all", self.settings.budget - self.stages.seconds())
+        return Fitted(self._finished(network, 1.0), name, None, {}, self.said)
+
+    def _together(self, fitted: CrossFitted, source: ArraySource) -> np.ndarray:
+        """The mean of the networks' probabilities, calibrated by what they were not shown: float32 [N, K]."""
+        t = temperature(fitted.logits, self.pool.labels[fitted.held])
+        mean: np.ndarray = np.mean(
+            [softmax(outputs(network, source) / t, axis=1) for network in fitted.networks], axis=0
+        )
+        return mean
+
+    def _confusion(self, fitted: CrossFitted) -> np.ndarray:
+        classes, labels = len(self.pool.source.class_names), self.pool.labels[fitted.held]
+        return confusion_of(labels, fitted.logits.argmax(axis=1), classes)
+
+    def _score(self, fitted: CrossFitted) -> float:
+        return float(macro_f1(self._confusion(fitted)))
+
+    def _right(self, fitted: CrossFitted) -> float:
+        """Share of held-out images that are named right, one of two being added as right."""
+        right = (fitted.logits.argmax(axis=1) == self.pool.labels[fitted.held]).sum()
+        return float((right + 1) / (len(fitted.held) + 2))
+
+    def _some(self) -> ArraySource:
+        return self.pool.source.subset(self._looked_at())
+
+    def _looked_at(self) -> np.ndarray:
+        """Rows of evenly spaced unlabelled images, or of labelled ones where there are none; int64."""
+        rows = self.pool.unlabelled if len(self.pool.unlabelled) else self.pool.labelled
+        spaced: np.ndarray = rows[:: max(KEPT_EVERY, len(rows) // LOOKED_AT)]
+        return spaced
+
+    def _finished(self, network: Classifier, temperature: float) -> Classifier:
+        absent = np.setdiff1d(np.arange(len(network.class_names)), self.pool.labels)
+        return calibrated(network.cpu(), temperature, absent)
+
+    def _note(self, line: str) -> None:
+        self.said.append(line)
+        self._say(line)
+
+
+class Budget:
+    """Seconds, handed out by weight; what one part leaves over goes to those after it."""
+
+    def __init__(self, seconds: float, weights: float) -> None:
+        self._until, self._weights = time.monotonic() + seconds, weights
+
+    def share(self, weight: float) -> float:
+        """Seconds for a part of this weight, which begins now."""
+        seconds = max(0.0, self._until - time.monotonic()) * min(1.0, weight / self._weights)
+        self._weights = max(self._weights - weight, 1e-9)
+        return seconds
+
+
+def calibrated(network: Classifier, temperature: float, absent: np.ndarray) -> Classifier:
+    """The classifier with its logits divided by the temperature, and absent classes never named; by its head alone."""
+    if not isinstance(network.head, nn.Linear):
+        raise TypeError("the head has a hidden layer")
+    with torch.no_grad():
+        network.head.weight.div_(temperature)
+        network.head.bias.div_(temperature)
+        network.head.weight[absent] = 0
+        network.head.bias[absent] = NEVER
+    return network
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -1,0 +1,172 @@
+"""The loop that all strategies with gradients share."""
+
+import copy
+import io
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from fewlabels.engine.checkpoints import newest_checkpoint, write_checkpoint
+from fewlabels.engine.interrupts import stop_wish
+from fewlabels.engine.precision import Precision
+from fewlabels.models.weights import load_exactly, weights_bytes
+from fewlabels.observe import Observer
+from fewlabels.optimizers import OptimizerSettings, cosine_with_warmup, set_rate, without_decay
+from fewlabels.seeding import seed_from
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+WARM_UP, TIMED = 2, 4
+"""Steps of a trial before the clock runs, and while it does."""
+
+
+class Objective(nn.Module):
+    """What a step minimises. What it remembers from step to step are buffers, so that they are checkpointed."""
+
+    images_a_step: int
+
+    def forward(self, student: nn.Module, teacher: nn.Module, step: int) -> Tensor:
+        """The loss of a step, a scalar.
+
+        Args:
+            student: the network that is trained, in training mode.
+            teacher: its running average, in evaluation mode.
+            step: images and views are a function of it and the objective's seed.
+        """
+        raise NotImplementedError
+
+    def told(self) -> str:
+        """What the progress line shows of it; often nothing."""
+        return ""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """AdamW with a short warm-up and half a cosine."""
+
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.05
+    """Share of the steps."""
+    ema: float = 0.998
+    """Decay of the running average, which is the result; lower in the first steps."""
+    checkpoint_seconds: float = 60.0
+
+
+class Loop:
+    """One training of a network by an objective; :meth:`run` gives its running average.
+
+    Args:
+        network: trained in place.
+        objective: see there.
+        settings: see there.
+        steps: how many.
+        seed: of dropout.
+        groups: parameter groups of the optimizer; None: all parameters, norms and biases without decay.
+        device: where.
+        precision: of what is computed; weights are in single precision.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        settings: LoopSettings,
+        steps: int,
+        seed: int,
+        groups: list[dict[str, Any]] | None = None,
+        device: torch.device = torch.device("cpu"),
+        precision: Precision = "32-true",
+    ) -> None:
+        self.settings, self.steps, self.seed, self.device = settings, steps, seed, device
+        self.half = precision == "bf16-mixed"
+        self.network = network.to(device).to(memory_format=torch.channels_last).train()
+        self.objective = objective.to(device)
+        optimizer = OptimizerSettings("adamw", settings.lr, weight_decay=settings.weight_decay)
+        self.optimizer = optimizer.build(groups or without_decay(network))
+        self.average = AveragedModel(network, multi_avg_fn=self._follow, use_buffers=True).eval()
+
+    def run(self, observer: Observer, folder: Path | None = None) -> nn.Module:
+        """Train to the end; returns the running average in evaluation mode, on its device.
+
+        With a folder it is saved there every minute, and goes on from where it was stopped.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C or SIGTERM; what was reached is saved.
+        """
+        first = self._restored(folder, observer)
+        saved = time.monotonic()
+        with observer.watch(self.steps, self.objective.images_a_step, first), stop_wish() as wish:
+            for step in range(first, self.steps):
+                observer.step(step + 1, self.step(step), self.objective.told())
+                due = time.monotonic() - saved >= self.settings.checkpoint_seconds and step + 1 < self.steps
+                if folder is not None and (wish.asked or due):
+                    self._save(folder, step + 1, observer)
+                    saved = time.monotonic()
+                if wish.asked:
+                    raise KeyboardInterrupt
+        network: nn.Module = self.average.module
+        return network.eval()
+
+    def step(self, step: int) -> float:
+        """One step of the optimizer; returns its loss."""
+        torch.manual_seed(seed_from(self.seed, "dropout", step))
+        set_rate(self.optimizer, cosine_with_warmup(step, self.steps, round(self.settings.warmup * self.steps)))
+        half = torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
+        with half:
+            loss = self.objective(self.network, self.average.module, step)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+        return float(loss.item())
+
+    def seconds_a_step(self) -> float:
+        """Timed on copies, so that nothing is learned."""
+        kept = [copy.deepcopy(part.state_dict()) for part in self._parts()]
+        for step in range(WARM_UP + TIMED):
+            if step == WARM_UP:
+                began = time.perf_counter()
+            self.step(step)
+        seconds = (time.perf_counter() - began) / TIMED
+        for part, state in zip(self._parts(), kept, strict=True):
+            part.load_state_dict(state)
+        return seconds
+
+    def _follow(self, slow: Tensors, fast: Tensors, seen: Tensor | int) -> None:
+        if not slow[0].is_floating_point():
+            for old, new in zip(slow, fast, strict=True):
+                old.copy_(new)
+            return
+        kept = min(self.settings.ema, (1 + int(seen)) / (10 + int(seen)))
+        torch._foreach_lerp_(slow, fast, 1 - kept)
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.network, self.average, self.objective, self.optimizer
+
+    def _save(self, folder: Path, step: int, observer: Observer) -> None:
+        buffer = io.BytesIO()
+        torch.save({"optimizer": self.optimizer.state_dict(), "observer": observer.state()}, buffer)
+        modules = zip(("network", "average", "objective"), self._parts()[:3], strict=True)
+        files = {f"{name}.safetensors": weights_bytes(module, {"kind": name}) for name, module in modules}
+        write_checkpoint(folder, step, {**files, "rest.pt": buffer.getvalue()})
+
+    def _restored(self, folder: Path | None, observer: Observer) -> int:
+        """The first step to do."""
+        found = newest_checkpoint(folder, observer.say) if folder is not None else None
+        if found is None or folder is None:
+            return 0
+        step, files = found
+        for name, module in zip(("network", "average", "objective"), self._parts()[:3], strict=True):
+            load_exactly(module, load(files[f"{name}.safetensors"]), folder)
+        rest = torch.load(io.BytesIO(files["rest.pt"]), weights_only=True, map_location=self.device)
+        self.optimizer.load_state_dict(rest["optimizer"])
+        observer.restore(step, rest["observer"])
+        return step

@@ -1,0 +1,182 @@
+"""What is minimised: from labels, from the network's own predictions, from those of others."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewlabels.data.order import Stream
+from fewlabels.engine.pairs import Views
+from fewlabels.fit.loop import Objective
+from fewlabels.fit.pool import Pool
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Batches of labelled images."""
+
+    batch_size: int = 64
+    smoothing: float = 0.1
+    """Share of a label that is spread over all classes (Szegedy et al. 2016, section 7)."""
+    balanced: bool = True
+    """Each class as often as any other, however many labels it has."""
+
+
+class Labels(Objective):
+    """Cross-entropy on random views of the labelled images."""
+
+    def __init__(
+        self, pool: Pool, views: Views, settings: LabelSettings, seed: int, device: torch.device = torch.device("cpu")
+    ) -> None:
+        super().__init__()
+        self.pool, self.views, self.settings, self.seed, self.device = pool, views, settings, seed, device
+        self.images_a_step = settings.batch_size
+        groups = pool.by_class() if settings.balanced else [pool.labelled]
+        self._rows = Stream(groups, settings.batch_size, seed, "labelled")
+        self._targets = torch.from_numpy(pool.source.labels)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Views float [B, C, H, W] and labels int64 [B]."""
+        rows = torch.from_numpy(self._rows.at(step))
+        images = self.pool.source.read(rows).to(self.device)
+        return self.views(images, (self.seed, "labelled", step)), self._targets[rows].to(self.device)
+
+    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of logits [B, K]."""
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.settings.smoothing)
+
+    def forward(self, student: nn.Module, teacher: nn.Module, step: int) -> Tensor:
+        """See :class:`Objective`."""
+        images, labels = self.batch(step)
+        return self.cost(student(_last(images)), labels)
+
+
+@dataclass(frozen=True)
+class SelfTrainingSettings:
+    """Batches of images without labels."""
+
+    batch_size: int = 448
+    weight: float = 1.0
+    """Of the loss on them."""
+    sigmas: float = 2.0
+    """Of SoftMatch: how fast the weight of a doubtful prediction falls."""
+    temperature: float = 1.0
+    """Below 1 sharpens the teacher's predictions."""
+    memory: float = 0.99
+    """Decay of the running mean and variance of the confidence, and of the share of each class."""
+    align: bool = True
+    """Draw the share of each class among the predictions towards ``prior``."""
+
+
+class SelfTraining(Objective):
+    """Labels, and the teacher's predictions for weak views as targets of strong ones.
+
+    Consistency as in FixMatch (Sohn et al. 2020), with the running average as the teacher (Tarvainen & Valpola 2017),
+    soft targets, and SoftMatch's weights (Chen et al. 2023, eq. 4 to 7): 1 above the mean confidence, below it a
+    Gaussian of the distance. Distribution alignment is ReMixMatch's (Berthelot et al. 2020, section 3.1), towards a
+    ``prior`` that need not be uniform.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    shares: Tensor
+    """Running share of each class in the predictions."""
+    named: Tensor
+    """Running share of each class among the most likely ones."""
+    coverage: Tensor
+    """Running mean of the weights."""
+    prior: Tensor
+
+    def __init__(
+        self,
+        labels: Labels,
+        weak: Views,
+        strong: Views,
+        prior: np.ndarray,
+        settings: SelfTrainingSettings,
+    ) -> None:
+        super().__init__()
+        self.labels, self.weak, self.strong, self.settings = labels, weak, strong, settings
+        self.images_a_step = labels.images_a_step + settings.batch_size
+        pool = labels.pool
+        self._rows = Stream(
+            [np.concatenate([pool.unlabelled, pool.labelled])], settings.batch_size, labels.seed, "unlabelled"
+        )
+        classes = len(prior)
+        self.register_buffer("prior", torch.from_numpy(prior).float(), persistent=False)
+        self.register_buffer("mean", torch.tensor(1 / classes))
+        self.register_buffer("variance", torch.tensor(1.0))
+        self.register_buffer("shares", torch.full((classes,), 1 / classes))
+        self.register_buffer("named", torch.full((classes,), 1 / classes))
+        self.register_buffer("coverage", torch.tensor(1.0))
+
+    def forward(self, student: nn.Module, teacher: nn.Module, step: int) -> Tensor:
+        """See :class:`Objective`."""
+        images, labels = self.labels.batch(step)
+        rows = torch.from_numpy(self._rows.at(step))
+        unlabelled = self.labels.pool.source.read(rows).to(images.device)
+        key = (self.labels.seed, "unlabelled", step)
+        with torch.no_grad():
+            targets, weights = self.targets(teacher(_last(self.weak(unlabelled, (*key, "weak")))))
+        logits = student(_last(torch.cat([images, self.strong(unlabelled, (*key, "strong"))])))
+        of_labels, others = logits.float().split([len(images), len(unlabelled)])
+        consistency = (weights * F.cross_entropy(others, targets, reduction="none")).mean()
+        return self.labels.cost(of_labels, labels) + self.settings.weight * consistency
+
+    @torch.no_grad()
+    def targets(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Targets [B, K] and weights [B] from the teacher's logits; the running figures take these in."""
+        keep = self.settings.memory
+        plain = (logits.float() / self.settings.temperature).softmax(dim=1)
+        self.shares.lerp_(plain.mean(dim=0), 1 - keep)
+        aligned = plain
+        if self.settings.align:
+            aligned = plain * (self.prior / self.shares.clamp(min=1e-6))
+            aligned = aligned / aligned.sum(dim=1, keepdim=True)
+        confidence, named = aligned.max(dim=1)
+        self.mean.lerp_(confidence.mean(), 1 - keep)
+        self.variance.lerp_(confidence.var(), 1 - keep)
+        below = (confidence - self.mean).clamp(max=0)
+        weights = torch.exp(-(below.square()) / (2 * self.variance.clamp(min=1e-9) / self.settings.sigmas**2))
+        self.coverage.lerp_(weights.mean(), 1 - keep)
+        self.named.lerp_(F.one_hot(named, len(self.named)).float().mean(dim=0), 1 - keep)
+        return aligned, weights
+
+    def told(self) -> str:
+        """Coverage, and the smallest and largest class among the predictions."""
+        return f"covers {self.coverage:.0%}, classes {self.named.min():.1%} to {self.named.max():.1%}"
+
+
+class Distillation(Objective):
+    """Labels, and given soft targets for the images without (Hinton et al. 2015).
+
+    Args:
+        labels: the labelled part.
+        strong: views of the others.
+        rows: int64 [N] of the source.
+        targets: float [N, K], probabilities.
+        batch_size: of them a step.
+    """
+
+    def __init__(self, labels: Labels, strong: Views, rows: np.ndarray, targets: np.ndarray, batch_size: int) -> None:
+        super().__init__()
+        self.labels, self.strong, self.rows = labels, strong, rows
+        self.images_a_step = labels.images_a_step + batch_size
+        self._targets = torch.from_numpy(targets).float()
+        self._places = Stream([np.arange(len(rows))], batch_size, labels.seed, "distilled")
+
+    def forward(self, student: nn.Module, teacher: nn.Module, step: int) -> Tensor:
+        """See :class:`Objective`."""
+        images, labels = self.labels.batch(step)
+        places = self._places.at(step)
+        others = self.labels.pool.source.read(self.rows[places]).to(images.device)
+        views = self.strong(others, (self.labels.seed, "distilled", step))
+        of_labels, of_others = student(_last(torch.cat([images, views]))).float().split([len(images), len(others)])
+        cost = F.cross_entropy(of_others, self._targets[places].to(images.device))
+        return self.labels.cost(of_labels, labels) + cost
+
+
+def _last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,64 @@
+"""What a strategy may learn from: images with a label, and images without."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fewlabels.data.source import UNLABELLED, ArraySource
+from fewlabels.errors import InputError
+from fewlabels.seeding import generator
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows of one source; what is in neither list is not looked at."""
+
+    source: ArraySource
+    labelled: np.ndarray
+    """int64: rows whose labels may be used."""
+    unlabelled: np.ndarray
+    """int64: rows that are used without."""
+
+    @classmethod
+    def of(cls, source: ArraySource) -> "Pool":
+        """All images of a source.
+
+        Raises:
+            InputError: if there are labels of fewer than two classes.
+        """
+        known = source.labels != UNLABELLED
+        pool = cls(source, np.flatnonzero(known), np.flatnonzero(~known))
+        found = len(np.unique(pool.labels))
+        if found < 2:
+            raise InputError(f"{found} class{'' if found == 1 else 'es'} with labels: 2 are needed. Label more images.")
+        return pool
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64, one for each labelled row."""
+        labels: np.ndarray = self.source.labels[self.labelled]
+        return labels
+
+    def by_class(self) -> list[np.ndarray]:
+        """Labelled rows of each class that has some."""
+        return [self.labelled[self.labels == cls] for cls in np.unique(self.labels)]
+
+    def without(self, places: np.ndarray) -> "Pool":
+        """The pool less these places of ``labelled``: neither their labels nor their images are used."""
+        return replace(self, labelled=np.delete(self.labelled, places))
+
+
+def folds(labels: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
+    """Places to hold out, fold by fold, int64: every class is spread evenly over the folds.
+
+    The only image of a class is never held out, since without it the class could not be learned.
+
+    >>> [sorted(np.array([0, 0, 1, 1, 2])[fold].tolist()) for fold in folds(np.array([0, 0, 1, 1, 2]), 2, seed=0)]
+    [[0, 1], [0, 1]]
+    """
+    order = torch.randperm(len(labels), generator=generator(seed, "folds")).numpy()
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    held = by_class[counts[labels[by_class]] > 1]
+    return [np.sort(held[fold::number]) for fold in range(min(number, len(held)))]

@@ -1,0 +1,104 @@
+"""What a fit is made of: each training and prediction is done once, and read back by the next start."""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewlabels.engine.checkpoints import discard_all
+from fewlabels.engine.run_folder import refuse_others, refusing_damage
+from fewlabels.files import write_bytes, write_json
+from fewlabels.fit.loop import Loop
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.weights import load_classifier, save_classifier
+from fewlabels.observe import Observer
+
+
+class Stages:
+    """A folder of what is done.
+
+    Args:
+        folder: of the fit; the stages lie in ``folder/stages``.
+        decided: all that decides the result.
+        observer: makes one for each training, by name.
+        device: where networks are wanted.
+
+    Raises:
+        InputError: if the folder holds a fit with other settings.
+    """
+
+    def __init__(
+        self, folder: Path, decided: dict[str, Any], observer: Callable[[str], Observer], device: torch.device
+    ) -> None:
+        self.folder, self.observer, self.device = folder / "stages", observer, device
+        self._paces: dict[str, float] = {}
+        """Seconds a step of each arm, as last seen."""
+        file = self.folder / "decided.json"
+        if file.is_file():
+            with refusing_damage(file):
+                before = dict(json.loads(file.read_text()))
+            refuse_others(f"{folder}: holds a fit", before, decided)
+        else:
+            write_json(file, decided)
+
+    def network(self, arm: str, part: str, loop: Callable[[], Loop], seconds: float, at_most: int) -> Classifier:
+        """What an arm's training on a part of the labels gives; it ends at whichever limit comes first."""
+        name = f"{arm}-{part}"
+        weights, plan, checkpoints = (self.folder / f"{name}{end}" for end in (".safetensors", ".json", "-checkpoints"))
+        if weights.is_file():
+            return load_classifier(weights).to(self.device)
+        began = time.perf_counter()
+        training = loop()
+        if plan.is_file():
+            with refusing_damage(plan):
+                training.steps = int(json.loads(plan.read_text())["steps"])
+        else:
+            training.steps = min(at_most, self._steps(arm, training, began + seconds))
+            self._note(plan, training, 0.0)
+        observer = self.observer(name)
+        try:
+            network = training.run(observer, checkpoints)
+        finally:
+            self._note(plan, training, observer.seconds_so_far())
+        if not isinstance(network, Classifier):
+            raise TypeError("a stage's network is a classifier")
+        self._paces[arm] = observer.seconds / training.steps
+        save_classifier(network, weights)
+        discard_all(checkpoints)
+        return load_classifier(weights).to(self.device)  # as the next start has it, to the last digit
+
+    def array(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Numbers that take a while to compute."""
+        file = self.folder / f"{name}.npy"
+        if file.is_file():
+            with refusing_damage(file):
+                array: np.ndarray = np.load(file, allow_pickle=False)
+                return array
+        array = make()
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        write_bytes(file, buffer.getvalue())
+        return array
+
+    def seconds(self) -> float:
+        """What the trainings have taken so far."""
+        total = 0.0
+        for plan in self.folder.glob("*-*.json"):
+            with refusing_damage(plan):
+                total += json.loads(plan.read_text())["seconds"]
+        return total
+
+    def _steps(self, arm: str, training: Loop, until: float) -> int:
+        """How many there is time for, at least one."""
+        if arm not in self._paces:
+            self._paces[arm] = training.seconds_a_step()
+        return max(1, int((until - time.perf_counter()) / self._paces[arm]))
+
+    @staticmethod
+    def _note(plan: Path, training: Loop, seconds: float) -> None:
+        write_json(plan, {"steps": training.steps, "seconds": round(seconds, 1)})

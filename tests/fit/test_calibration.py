@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from fewlabels.evaluate import calibration_error
+from fewlabels.fit.calibration import temperature, temperature_for
+from fewlabels.fit.prior import class_prior
+
+
+def drawn(t: float, number: int = 4000, seed: int = 0):
+    """Logits, and labels drawn from softmax(logits / t)."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(number, 4)) * 3
+    labels = np.array([rng.choice(4, p=p) for p in softmax(logits / t, axis=1)])
+    return logits, labels
+
+
+@pytest.mark.parametrize("t", [0.5, 1.0, 3.0])
+def test_the_temperature_that_drew_the_labels_is_found(t):
+    logits, labels = drawn(t)
+    found = temperature(logits, labels)
+    assert found == pytest.approx(t, rel=0.08)
+    assert calibration_error(softmax(logits / found, axis=1), labels) < 0.02
+    if t != 1:
+        assert calibration_error(softmax(logits, axis=1), labels) > 0.05
+
+
+def test_the_temperature_for_a_wanted_confidence():
+    logits, _ = drawn(1.0)
+    for wanted in (0.4, 0.7, 0.95):
+        found = temperature_for(logits, wanted)
+        assert softmax(logits / found, axis=1).max(axis=1).mean() == pytest.approx(wanted, abs=1e-3)
+
+
+def test_the_calibration_error_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.62, 0.38], [0.35, 0.65]])
+    # Bins of 1/15: 0.9 holds two (one right); 0.62 and 0.65 share one (one right), so that they make up for each other.
+    by_hand = (abs(1 - 1.8) + abs(1 - 1.27)) / 4
+    assert calibration_error(probabilities, np.array([0, 1, 0, 0])) == pytest.approx(by_hand)
+
+
+def test_a_few_images_that_are_all_right_do_not_make_the_network_sure():
+    logits = np.eye(3)[np.array([0, 1, 2, 0])] * 2
+    found = temperature(logits, np.array([0, 1, 2, 0]))
+    assert 0.7 < softmax(logits / found, axis=1).max() < 0.95
+
+
+def test_the_shares_of_classes_are_found_among_images_without_labels():
+    """A classifier that learned from equal classes, and images of which few are of the third."""
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, size=20_000, p=[0.6, 0.35, 0.05])
+    seen = rng.normal(size=(len(truth), 3)) + 2 * np.eye(3)[truth]
+    found = class_prior(softmax(2 * seen, axis=1), np.full(3, 1 / 3))  # Bayes' rule for these Gaussians
+    np.testing.assert_allclose(found, [0.6, 0.35, 0.05], atol=0.015)
+    assert abs(softmax(2 * seen, axis=1).mean(axis=0) - [0.6, 0.35, 0.05]).max() > 0.05  # the plain mean is not it
+
+
+def test_no_class_is_taken_to_be_absent():
+    sure = np.eye(4)[np.zeros(100, int)] * 0.999 + 0.00025
+    assert class_prior(sure, np.full(4, 0.25)).min() > 0.02

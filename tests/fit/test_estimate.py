@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from fewlabels.fit.estimate import confusion_of, expected_macro_f1, macro_f1
+
+TRUE = np.array([[0.9, 0.1, 0.0], [0.05, 0.85, 0.1], [0.0, 0.3, 0.7]])
+
+
+def predicted(per_class: int, seed: int):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), per_class)
+    return labels, np.array([rng.choice(3, p=TRUE[label]) for label in labels])
+
+
+def test_macro_f1_agrees_with_scikit_learn():
+    labels, predictions = predicted(20, 0)
+    confusion = confusion_of(labels, predictions, 3)
+    assert macro_f1(confusion) == pytest.approx(f1_score(labels, predictions, average="macro"))
+    assert foretold(labels, predictions).macro_f1 == pytest.approx(macro_f1(confusion), abs=0.02)
+
+
+def foretold(labels, predictions, **given):
+    return expected_macro_f1(confusion_of(labels, predictions, 3), np.full(3, 1 / 3), **given)
+
+
+@pytest.mark.parametrize("per_class", [5, 30, 300])
+def test_the_interval_holds_the_truth_as_often_as_it_says(per_class):
+    truth = float(macro_f1(TRUE))
+    inside, widths = 0, []
+    for seed in range(100):
+        found = foretold(*predicted(per_class, seed))
+        inside += found.low <= truth <= found.high
+        widths.append(found.high - found.low)
+    assert 88 <= inside <= 100
+    assert 0.5 < np.mean(widths) / (4 * 0.27 / np.sqrt(3 * per_class) * 1.0) < 2
+
+
+def test_the_chance_of_a_small_test_is_in_the_interval():
+    labels, predictions = predicted(300, 0)
+    wide, narrow = (foretold(labels, predictions, tested_on=number) for number in (90, 90_000))
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_a_few_images_that_are_all_right_prove_little():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    found = foretold(labels, labels)
+    assert found.low < 0.8 < found.macro_f1 < found.high <= 1
+
+
+def test_a_class_that_could_not_be_held_out_is_unknown_not_wrong():
+    labels = np.repeat([0, 1], 100)
+    known = expected_macro_f1(confusion_of(labels, labels, 3), np.full(3, 1 / 3))
+    assert known.high - known.low > 0.2
+    assert known.high > 0.95
+
+
+def test_shares_decide_what_a_mistake_costs():
+    """Every tenth of the first class is called the second: little where the first is rare."""
+    confusion = np.array([[90, 10], [0, 100]])
+    rare, often = (expected_macro_f1(confusion, np.array([share, 1 - share])).macro_f1 for share in (0.1, 0.9))
+    by_hand = [float(macro_f1(np.array([[0.9 * s, 0.1 * s], [0, 1 - s]]))) for s in (0.1, 0.9)]
+    assert (rare, often) == pytest.approx(by_hand, abs=0.02)
+    assert rare > often + 0.1

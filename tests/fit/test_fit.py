@@ -1,0 +1,200 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewlabels.data.source import ArraySource, balanced_indices
+from fewlabels.errors import InputError
+from fewlabels.evaluate import evaluate, outputs, probabilities
+from fewlabels.fit import fit
+from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted
+from fewlabels.fit.pool import Pool
+from fewlabels.models.backbones import ArticleBackbone
+from fewlabels.models.classifier import Classifier
+from fewlabels.models.weights import save_backbone, save_classifier
+from fewlabels.observe import Observer
+from fewlabels.views.recipes import fit_views
+
+STEPS = {"supervised": 100, "finetune": 10, "selftrain": 30, "student": 30}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Trainings of a few steps, however fast the machine is."""
+    monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, training, until: STEPS[arm])
+
+
+def pool_of(fmnist, labels: int = 100, images: int = 400) -> Pool:
+    few = fmnist.train.first_k(images)
+    return Pool.of(few.hiding_all_but(balanced_indices(few.labels, labels, 0)))
+
+
+def fitted(pool: Pool, folder: Path, seed: int = 0, **settings) -> Fitted:
+    wanted = FitSettings(**{"budget": 30.0, "teacher": "article", **settings})
+    return Fit(pool, wanted, fit_views(1), folder, seed, Observer).go()
+
+
+def untrained(arm, pool, part, seconds):
+    return arm.lab.fresh("article", pool, part).eval()
+
+
+def test_all_arms_are_tried_and_the_best_is_taken(short, fmnist, tmp_path: Path):
+    save_backbone(ArticleBackbone(), tmp_path / "backbone.safetensors", "article")
+    made = fitted(pool_of(fmnist), tmp_path / "fit", start_from=str(tmp_path / "backbone.safetensors"))
+    assert list(made.tried) == ["supervised", "probe", "finetune", "selftrain"]
+    assert made.strategy == max(made.tried, key=made.tried.get)
+    assert made.estimate.macro_f1 == pytest.approx(max(made.tried.values()), abs=0.04)
+    assert made.estimate.low < made.estimate.macro_f1 < made.estimate.high
+    assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.4
+
+
+def test_self_training_that_is_not_better_on_folds_is_not_taken(short, monkeypatch, fmnist, tmp_path: Path):
+    monkeypatch.setattr(fit.SelfTrain, "train", untrained)
+    made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
+    assert made.tried["selftrain"] < made.tried["supervised"]
+    assert made.strategy == "supervised"
+
+
+def test_self_training_ends_in_a_student_that_learned_from_all_images(short, monkeypatch, fmnist, tmp_path: Path):
+    monkeypatch.setattr(fit.Supervised, "train", untrained)
+    pool = pool_of(fmnist)
+    made = fitted(pool, tmp_path, budget=60.0)
+    assert made.strategy == "selftrain"
+    assert (tmp_path / "stages" / "student-all.safetensors").is_file()
+    assert np.load(tmp_path / "stages" / "targets.npy").shape == (270, 10)
+    said = probabilities(outputs(made.network, pool.source.subset(pool.unlabelled))).max(axis=1).mean()
+    assert said == pytest.approx(made.tried["selftrain"], abs=0.1)  # as sure as its teachers are right
+
+
+def test_a_student_that_has_not_learned_from_its_teachers_is_not_taken(short, monkeypatch, fmnist, tmp_path: Path):
+    monkeypatch.setattr(fit.Student, "train", untrained)
+    made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
+    if made.tried["selftrain"] > made.tried["supervised"]:
+        assert "the next best is taken" in "".join(made.said)
+    assert made.strategy == "supervised"
+    assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.4
+
+
+def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_fit_that_was_stopped_goes_on(short, monkeypatch, fmnist, tmp_path: Path):
+    pool = pool_of(fmnist)
+    whole = fitted(pool, tmp_path / "whole", strategy="supervised")
+    trained = fit.Supervised.train
+
+    def stops(self, pool, part, seconds):
+        if part == "fold-2":
+            raise KeyboardInterrupt
+        return trained(self, pool, part, seconds)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(fit.Supervised, "train", stops)
+        fitted(pool, tmp_path / "parts", strategy="supervised")
+    before = (tmp_path / "parts" / "stages" / "supervised-fold-0.safetensors").stat().st_mtime_ns
+    parts = fitted(pool, tmp_path / "parts", strategy="supervised")
+    assert (tmp_path / "parts" / "stages" / "supervised-fold-0.safetensors").stat().st_mtime_ns == before
+    assert parts.tried == whole.tried
+    assert same(parts.network, whole.network)
+    with pytest.raises(InputError, match="holds a fit with seed 0, not 1"):
+        fitted(pool, tmp_path / "parts", seed=1, strategy="supervised")
+
+
+def test_a_class_without_a_label_is_told_and_never_named(short, fmnist, tmp_path: Path):
+    few = fmnist.train.first_k(200)
+    labels = np.where(few.labels == 8, -1, few.labels)
+    made = fitted(Pool.of(ArraySource(few.images, labels, few.class_names)), tmp_path, strategy="supervised")
+    assert "no image is labelled 'Bag': it will never be named" in made.said
+    assert 8 not in outputs(made.network, few).argmax(axis=1)
+
+
+def test_one_label_a_class_leaves_nothing_to_foretell(short, fmnist, tmp_path: Path):
+    made = fitted(pool_of(fmnist, labels=10), tmp_path)
+    assert made.estimate is None
+    assert made.tried == {}
+    assert made.strategy == "supervised"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"strategy": "selftrian"}, "Did you mean selftrain"),
+        ({"budget": 0.0}, "budget 0 s: must be above 0"),
+        ({"strategy": "finetune"}, "strategy finetune: needs a pretrained backbone"),
+        ({"start_from": "none.safetensors"}, "no such model file"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, words, fmnist, tmp_path: Path):
+    with pytest.raises(InputError, match=words):
+        fitted(pool_of(fmnist), tmp_path / "fit", **settings)
+    assert not (tmp_path / "fit").exists()
+
+
+def test_time_is_handed_out_by_weight_and_what_is_left_over_goes_on(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    budget = Budget(90, weights=9)
+    assert budget.share(3) == pytest.approx(30)
+    now[0] += 10  # it took less
+    assert budget.share(2) == pytest.approx(80 / 3)
+    now[0] += 200
+    assert budget.share(4) == 0
+
+
+def test_the_same_seed_gives_the_same_classifier(short, fmnist, tmp_path: Path):
+    pool = pool_of(fmnist)
+    first, again, other = (fitted(pool, tmp_path / str(n), seed) for n, seed in enumerate((0, 0, 1)))
+    assert same(first.network, again.network)
+    assert not same(first.network, other.network)
+
+
+def test_the_folder_of_other_labels_is_refused(short, fmnist, tmp_path: Path):
+    fitted(pool_of(fmnist, labels=20), tmp_path, strategy="supervised", budget=3.0)
+    few = fmnist.train.first_k(400)
+    others = Pool.of(few.hiding_all_but(balanced_indices(few.labels, 20, seed=1)))
+    with pytest.raises(InputError, match="holds a fit with labels"):
+        fitted(others, tmp_path, strategy="supervised", budget=3.0)
+
+
+def test_a_classifier_is_no_pretrained_backbone_here(short, fmnist, tmp_path: Path):
+    save_classifier(Classifier("article", ["a", "b"]), tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="has learned from labels that are to be held out"):
+        fitted(pool_of(fmnist), tmp_path / "fit", start_from=str(tmp_path / "model.safetensors"))
+
+
+def test_images_of_a_size_the_backbone_does_not_take(fmnist, tmp_path: Path):
+    images = np.zeros((4, 32, 32), np.uint8)
+    pool = Pool.of(ArraySource(images, np.array([0, 1, 0, 1]), ("a", "b")))
+    with pytest.raises(InputError, match="images of 32x32 pixels: backbone article takes 28x28"):
+        fitted(pool, tmp_path / "fit")
+
+
+def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, tmp_path: Path):
+    """Each training takes all that it is given."""
+    now, given = [0.0], {}
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def takes_it(arm, pool, part, seconds):
+        now[0] += seconds
+        given[f"{arm.name}-{part}"] = seconds
+        return untrained(arm, pool, part, seconds)
+
+    for arm in (fit.Supervised, fit.SelfTrain, fit.Student):
+        monkeypatch.setattr(arm, "train", takes_it)
+    tried: list[int] = []
+
+    def later_is_better(self, fitted) -> float:
+        if id(fitted.held) not in tried:
+            tried.append(id(fitted.held))
+        return 0.1 * tried.index(id(fitted.held))
+
+    monkeypatch.setattr(Fit, "_score", later_is_better)
+    fitted(pool_of(fmnist), tmp_path, budget=230.0)
+    expected = {
+        f"{name}-fold-{n}": weight * 10.0 for name, weight in (("supervised", 1), ("selftrain", 5)) for n in range(3)
+    }
+    assert {name: given[name] for name in expected} == pytest.approx(expected)
+    assert given["student-all"] == pytest.approx(50.0)

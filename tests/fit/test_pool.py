@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from fewlabels.data.source import ArraySource
+from fewlabels.errors import InputError
+from fewlabels.fit.pool import Pool, folds
+
+
+def source(labels) -> ArraySource:
+    images = np.arange(len(labels), dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+    return ArraySource(images, np.array(labels), ("a", "b", "c"))
+
+
+def test_images_with_and_without_labels_are_told_apart():
+    pool = Pool.of(source([-1, 2, 0, -1, 2]))
+    assert pool.labelled.tolist() == [1, 2, 4]
+    assert pool.unlabelled.tolist() == [0, 3]
+    assert pool.labels.tolist() == [2, 0, 2]
+    assert [rows.tolist() for rows in pool.by_class()] == [[2], [1, 4]]
+
+
+def test_what_is_held_out_is_in_no_list():
+    held = Pool.of(source([-1, 2, 0, -1, 2])).without(np.array([0]))
+    assert held.labelled.tolist() == [2, 4]
+    assert held.unlabelled.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("labels", [[-1, -1], [1, 1, -1]])
+def test_fewer_than_two_classes_are_refused(labels):
+    with pytest.raises(InputError, match=r"[01] class(es)? with labels: 2 are needed"):
+        Pool.of(source(labels))
+
+
+def test_folds_spread_every_class_and_keep_the_only_one_of_its_class():
+    labels = np.repeat([0, 1, 2, 3], [50, 3, 1, 20])
+    held = folds(labels, 3, seed=1)
+    counts = np.array([np.bincount(labels[fold], minlength=4) for fold in held])
+    assert (counts.sum(axis=0) == [50, 3, 0, 20]).all()
+    assert (counts.max(axis=0) - counts.min(axis=0) <= 1).all()
+    assert abs(len(held[0]) - len(held[2])) <= 1
+    assert len(np.unique(np.concatenate(held))) == 73
+    assert not np.array_equal(held[0], folds(labels, 3, seed=2)[0])
