@@ -202,7 +202,10 @@ def methods_table() -> str:
         ]
         for (method,), seeds in ordered
     ]
-    return table("method | epochs | linear probe | nearest neighbours | RankMe | seeds", "lrrrrr", lines)
+    found = table("method | epochs | linear probe | nearest neighbours | RankMe | seeds", "lrrrrr", lines)
+    if min(len(seeds) for _, seeds in by_method) < 3:
+        found += "\n\nUnfinished: with fewer than three seeds this orders no methods."
+    return found
 
 
 def scores_table() -> str:

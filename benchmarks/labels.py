@@ -1,11 +1,11 @@
 """What labels buy: macro-F1 by strategy, backbone, number of labels and time.
 
-Four groups of fits of the real Fashion-MNIST, each by ``fewlabels.fit.fit``, whose every choice is made on the labels
+Three groups of fits of the real Fashion-MNIST, each by ``fewlabels.fit.fit``, whose every choice is made on the labels
 it is given; the test labels are read once a row.
 
 - ``main``: the first 1,000 labels; the supervised baseline, and all that 30 minutes can buy.
 - ``curve``: 20 to 60,000 labels, three draws of each, at most three minutes a fit.
-- ``hard``: few labels of some classes, none of one, and images of no class among the unlabelled.
+- the names of ``HARD``: few labels of some classes, none of one, and images of no class among the unlabelled.
 """
 
 import shutil
@@ -98,8 +98,7 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
     splits = fashion_mnist()
     pool = Pool.of(labelled(splits.train, key["group"], key["labels"], key["draw"]))
     minutes = MINUTES.get(key["group"], MINUTES["hard"])
-    needs = key["strategy"] in ("probe", "finetune", "auto")
-    start = str(pretrained(key["seed"])) if needs else None
+    start = str(pretrained(key["seed"])) if key["strategy"] in ("probe", "finetune") else None
     settings = FitSettings(key["strategy"], 60.0 * minutes, key["backbone"], start_from=start)
     folder = PLACE / "-".join(str(key[name]) for name in KEYS)
     began = time.perf_counter()

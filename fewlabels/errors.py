@@ -1,6 +1,6 @@
 """The one exception that users are meant to read."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -22,3 +22,14 @@ def did_you_mean(name: str, known: Iterable[str], number: int = 1, prefix: str =
     """
     near = get_close_matches(name, list(known), n=number)
     return f" Did you mean {', '.join(prefix + each for each in near)}?" if near else ""
+
+
+def refuse_unknown(kind: str, name: str, known: Collection[str], more: str = "") -> None:
+    """Refuse a name that is not known; ``more`` is what else may be chosen.
+
+    Raises:
+        InputError: naming those that are.
+    """
+    if name not in known:
+        meant = did_you_mean(name, known)
+        raise InputError(f"{kind} {name!r}: no such {kind}.{meant} Choose one of {', '.join(known)}{more}.")

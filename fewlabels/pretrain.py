@@ -29,7 +29,7 @@ from fewlabels.engine.tuning import WARM_UP, Choice, can_compile, fastest
 from fewlabels.errors import InputError
 from fewlabels.files import write_json, written_whole
 from fewlabels.methods import METHODS, Method
-from fewlabels.models.backbones import BACKBONES, make_backbone
+from fewlabels.models.backbones import BACKBONES, make_backbone, refuse_size
 from fewlabels.models.weights import load_exactly, read_weights, save_backbone, save_weights, weights_bytes
 from fewlabels.monitor import LOOKED_AT, Guard, Verdict
 from fewlabels.observe import Observer
@@ -294,19 +294,14 @@ class Pretraining:
         if len(images) > 1 and (images == images[:1]).all():
             raise InputError(f"images: the {len(images)} looked at are all the same. Pass images that differ.")
         view = views(images[:1], (self.seed, "check"))
-        size = tuple(view.shape[2:])
-        wanted = self.method.backbone.image_size
-        if wanted is not None and size != (wanted, wanted):
-            raise InputError(
-                f"views of {size[0]}x{size[1]} pixels: backbone {self.settings.backbone} takes {wanted}x{wanted}. "
-                "Choose a backbone that takes any size, such as resnet18."
-            )
+        height, width = view.shape[2:]
+        refuse_size("views", height, width, self.settings.backbone, self.method.backbone.image_size)
         try:
             with torch.no_grad():
                 self.method.backbone.eval()(view)
         except (RuntimeError, AssertionError):
             raise InputError(
-                f"views of {size[0]}x{size[1]} pixels: not what backbone {self.settings.backbone} takes. "
+                f"views of {height}x{width} pixels: not what backbone {self.settings.backbone} takes. "
                 "Choose another backbone, such as resnet18, or larger images."
             ) from None
         finally:

@@ -383,7 +383,14 @@ def test_a_disk_that_is_really_full(data: Path, tmp_path: Path):
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
     command = [sys.executable, "-m", "fewlabels.cli", "article", "--quick", "--logger", "none", "--out", str(tmp_path)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests started in the background, as by nohup, pass on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / ".fewlabels").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

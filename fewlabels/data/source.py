@@ -1,7 +1,7 @@
 """Images and labels as whole uint8 batches."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +37,7 @@ class ImageSource(Protocol):
         """The images at these positions, uint8 [B, C, H, W]."""
 
 
-def evenly_spaced(source: ImageSource, number: int = 64) -> np.ndarray:
+def evenly_spaced(source: Sized, number: int = 64) -> np.ndarray:
     """Positions of so many images, or of all where there are fewer; int64."""
     return np.linspace(0, len(source) - 1, min(number, len(source))).astype(np.int64)
 
@@ -45,8 +45,12 @@ def evenly_spaced(source: ImageSource, number: int = 64) -> np.ndarray:
 def fingerprint(source: ImageSource) -> str:
     """Number, shape and a digest of evenly spaced images: tells data sets apart without reading them whole."""
     rows = evenly_spaced(source)
-    digest = hashlib.blake2b(source.read(rows).numpy().tobytes(), digest_size=8).hexdigest()
-    return f"{len(source)} images of {'x'.join(map(str, source.shape))}, {digest}"
+    return f"{len(source)} images of {'x'.join(map(str, source.shape))}, {digest(source.read(rows).numpy().tobytes())}"
+
+
+def digest(content: bytes) -> str:
+    """16 hexadecimal digits that tell contents apart."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 class ArraySource:

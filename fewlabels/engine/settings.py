@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from fewlabels.engine.precision import Precision
-from fewlabels.errors import InputError, did_you_mean
+from fewlabels.errors import InputError, refuse_unknown
 from fewlabels.methods import METHODS
 
 
@@ -39,9 +39,7 @@ class PretrainSettings:
     """Epochs after which the weights are also kept for good, in ``epoch-N/``."""
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            meant = did_you_mean(self.method, METHODS)
-            raise InputError(f"method {self.method!r}: no such method.{meant} Choose one of {', '.join(METHODS)}.")
+        refuse_unknown("method", self.method, METHODS)
         for name, fits, wanted in (
             ("epochs", self.epochs >= 1, "1 or more"),
             ("batch_size", self.batch_size is None or self.batch_size >= 2, "2 or more"),

@@ -64,7 +64,7 @@ class Arm:
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
-        return self.lab.stages.network(self.name, part, lambda: self.loop(pool, part), seconds, self.at_most)
+        return self.lab.stages.network(self.name, part, lambda: self.loop(pool, part), seconds)
 
     def loop(self, pool: Pool, part: str) -> Loop:
         """The training."""

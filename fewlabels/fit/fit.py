@@ -1,6 +1,5 @@
 """From images, a few labels and a budget of time to the best classifier they can buy, and what it will reach."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -14,10 +13,10 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from fewlabels.data.source import ArraySource, fingerprint
+from fewlabels.data.source import ArraySource, digest, evenly_spaced, fingerprint
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import fastest_precision
-from fewlabels.errors import InputError, did_you_mean
+from fewlabels.errors import InputError, refuse_unknown
 from fewlabels.evaluate import outputs
 from fewlabels.fit.arms import Arm, CrossFitted, FineTune, Lab, Probe, SelfTrain, Student, Supervised, cross_fit
 from fewlabels.fit.calibration import temperature, temperature_for
@@ -25,7 +24,7 @@ from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, ma
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.prior import class_prior
 from fewlabels.fit.stages import Stages
-from fewlabels.models.backbones import make_backbone
+from fewlabels.models.backbones import make_backbone, refuse_size
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_backbone, read_weights
 from fewlabels.observe import Observer
@@ -58,10 +57,7 @@ class FitSettings:
     """Pretrained weights of the backbone, for probe and finetune."""
 
     def __post_init__(self) -> None:
-        known = get_args(Strategy)
-        if self.strategy not in known:
-            meant = did_you_mean(self.strategy, known)
-            raise InputError(f"strategy {self.strategy!r}: no such strategy.{meant} Choose one of {', '.join(known)}.")
+        refuse_unknown("strategy", self.strategy, get_args(Strategy))
         if not 0 < self.budget < math.inf:
             raise InputError(f"budget {self.budget:g} s: must be above 0.")
         if self.strategy in ("probe", "finetune") and self.start_from is None:
@@ -116,8 +112,8 @@ class Fit:
         self.said: list[str] = []
         self._say = observer("fit").say
         decided = {**asdict(settings), "seed": seed, "views": [str(view) for view in views]}
-        decided |= {"data": fingerprint(pool.source), "labels": _digest(pool.source.labels.tobytes())}
-        decided["weights"] = self.weights and _digest(self.weights.read_bytes())
+        decided |= {"data": fingerprint(pool.source), "labels": digest(pool.source.labels.tobytes())}
+        decided["weights"] = self.weights and digest(self.weights.read_bytes())
         precision = fastest_precision(device.type)
         decided["precision"] = precision
         self.stages = Stages(folder, decided, observer, device)
@@ -134,14 +130,9 @@ class Fit:
         return self._chosen(self._try_arms()) if counts.max() > 1 else self._without_folds()
 
     def _check(self) -> None:
-        channels, *size = self.pool.source.shape
+        channels, height, width = self.pool.source.shape
         for backbone in (self.settings.backbone, self.settings.teacher):
-            wanted = make_backbone(backbone, channels).image_size
-            if wanted is not None and size != [wanted, wanted]:
-                raise InputError(
-                    f"images of {size[0]}x{size[1]} pixels: backbone {backbone} takes {wanted}x{wanted}. "
-                    "Choose one that takes any size, such as small."
-                )
+            refuse_size("images", height, width, backbone, make_backbone(backbone, channels).image_size)
         if self.weights is not None:
             if read_weights(self.weights)[1].get("kind") == "classifier":
                 raise InputError(
@@ -176,12 +167,12 @@ class Fit:
 
     def _arm(self, name: str, tried: dict[str, CrossFitted]) -> Arm:
         backbone = self.settings.backbone
-        if name == "supervised" or (self.weights is None and name != "selftrain"):
+        if name == "supervised":
             return Supervised(self.lab, backbone)
         if name == "selftrain":
             prior = self._prior(tried["supervised"])
             return SelfTrain(self.lab, backbone if self.weights else self.settings.teacher, self.weights, prior)
-        assert self.weights is not None
+        assert self.weights is not None  # the others are wanted only with weights
         return (Probe if name == "probe" else FineTune)(self.lab, backbone, self.weights)
 
     def _prior(self, supervised: CrossFitted) -> np.ndarray:
@@ -197,36 +188,38 @@ class Fit:
         scores = {name: self._score(fitted) for name, fitted in tried.items()}
         safest_first = sorted(scores, key=lambda name: -scores[name])  # stable: of equals the safest comes first
         best = safest_first[0]
-        network = self._student(tried[best]) if best == "selftrain" else None
-        if best == "selftrain" and network is None:
+        made = self._student(tried[best]) if best == "selftrain" else None
+        if best == "selftrain" and made is None:
             best = safest_first[1]
         self._note(f"{best}: chosen, the best on folds")
-        fitted, labels = tried[best], self.pool.labels
-        if network is None:
-            as_planned = self.settings.budget * WEIGHTS[best] / self._total_weight()
-            seconds = max(as_planned, self.budget.share(WEIGHTS["final"]))
-            network = self._arm(best, tried).train(self.pool, "all", seconds)
-            t = temperature(fitted.logits, labels[fitted.held])
-        else:
-            # The student has learned from every label, so its confidence is set to what its teachers get right.
-            t = temperature_for(outputs(network, self._some()), self._right(fitted))
-        confusion = self._confusion(fitted)
-        shares = np.bincount(labels, minlength=len(confusion)) / len(labels)
+        network, t = made or self._trained_on_all(best, tried)
+        confusion = self._confusion(tried[best])
+        shares = np.bincount(self.pool.labels, minlength=len(confusion)) / len(self.pool.labels)
         estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on)
         return Fitted(self._finished(network, t), best, estimate, scores, self.said)
 
-    def _student(self, teachers: CrossFitted) -> Classifier | None:
-        """A network that has learned from the teachers, or None if it has not: judged by images kept from it."""
+    def _trained_on_all(self, name: str, tried: dict[str, CrossFitted]) -> tuple[Classifier, float]:
+        """The arm's network from all labels, and its temperature by the folds."""
+        as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight()
+        seconds = max(as_planned, self.budget.share(WEIGHTS["final"]))
+        network, fitted = self._arm(name, tried).train(self.pool, "all", seconds), tried[name]
+        return network, temperature(fitted.logits, self.pool.labels[fitted.held])
+
+    def _student(self, teachers: CrossFitted) -> tuple[Classifier, float] | None:
+        """A network that has learned from the teachers, and its temperature; None if it has not, by kept images.
+
+        It has learned from every label, so its confidence is set to what its teachers get right.
+        """
         rows = np.setdiff1d(self.pool.unlabelled, self._looked_at())
         targets = self.stages.array("targets", lambda: self._together(teachers, self.pool.source.subset(rows)))
         student = Student(self.lab, self.settings.backbone, rows, targets)
         network = student.train(self.pool, "all", self.budget.share(WEIGHTS["student"]))
         others = self._some()
-        said, wanted = outputs(network, others).argmax(axis=1), self._together(teachers, others).argmax(axis=1)
-        agrees = float((said == wanted).mean())
+        logits = outputs(network, others)
+        agrees = float((logits.argmax(axis=1) == self._together(teachers, others).argmax(axis=1)).mean())
         self._note(f"student: says what its teachers say of {agrees:.1%} of {len(others):,} images it has not seen")
         if agrees >= self._right(teachers):
-            return network
+            return network, temperature_for(logits, self._right(teachers))
         self._note("student: differs from its teachers more often than they are wrong; the next best is taken")
         return None
 
@@ -262,7 +255,7 @@ class Fit:
     def _looked_at(self) -> np.ndarray:
         """Rows of evenly spaced unlabelled images, or of labelled ones where there are none; int64."""
         rows = self.pool.unlabelled if len(self.pool.unlabelled) else self.pool.labelled
-        spaced: np.ndarray = rows[:: max(KEPT_EVERY, len(rows) // LOOKED_AT)]
+        spaced: np.ndarray = rows[evenly_spaced(rows, min(LOOKED_AT, -(-len(rows) // KEPT_EVERY)))]
         return spaced
 
     def _finished(self, network: Classifier, temperature: float) -> Classifier:
@@ -297,7 +290,3 @@ def calibrated(network: Classifier, temperature: float, absent: np.ndarray) -> C
         network.head.weight[absent] = 0
         network.head.bias[absent] = NEVER
     return network
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -119,8 +119,7 @@ class Loop:
         """One step of the optimizer; returns its loss."""
         torch.manual_seed(seed_from(self.seed, "dropout", step))
         set_rate(self.optimizer, cosine_with_warmup(step, self.steps, round(self.settings.warmup * self.steps)))
-        half = torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
-        with half:
+        with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
             loss = self.objective(self.network, self.average.module, step)
         self.optimizer.zero_grad()
         loss.backward()
@@ -129,14 +128,15 @@ class Loop:
         return float(loss.item())
 
     def seconds_a_step(self) -> float:
-        """Timed on copies, so that nothing is learned."""
-        kept = [copy.deepcopy(part.state_dict()) for part in self._parts()]
+        """Of a few steps, timed; what they learn is forgotten."""
+        parts: list[Any] = [*self._modules().values(), self.optimizer]
+        kept = [copy.deepcopy(part.state_dict()) for part in parts]
         for step in range(WARM_UP + TIMED):
             if step == WARM_UP:
                 began = time.perf_counter()
             self.step(step)
         seconds = (time.perf_counter() - began) / TIMED
-        for part, state in zip(self._parts(), kept, strict=True):
+        for part, state in zip(parts, kept, strict=True):
             part.load_state_dict(state)
         return seconds
 
@@ -148,14 +148,16 @@ class Loop:
         kept = min(self.settings.ema, (1 + int(seen)) / (10 + int(seen)))
         torch._foreach_lerp_(slow, fast, 1 - kept)
 
-    def _parts(self) -> tuple[Any, ...]:
-        return self.network, self.average, self.objective, self.optimizer
+    def _modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds beside the optimizer."""
+        return {"network": self.network, "average": self.average, "objective": self.objective}
 
     def _save(self, folder: Path, step: int, observer: Observer) -> None:
         buffer = io.BytesIO()
         torch.save({"optimizer": self.optimizer.state_dict(), "observer": observer.state()}, buffer)
-        modules = zip(("network", "average", "objective"), self._parts()[:3], strict=True)
-        files = {f"{name}.safetensors": weights_bytes(module, {"kind": name}) for name, module in modules}
+        files = {
+            f"{name}.safetensors": weights_bytes(module, {"kind": name}) for name, module in self._modules().items()
+        }
         write_checkpoint(folder, step, {**files, "rest.pt": buffer.getvalue()})
 
     def _restored(self, folder: Path | None, observer: Observer) -> int:
@@ -164,7 +166,7 @@ class Loop:
         if found is None or folder is None:
             return 0
         step, files = found
-        for name, module in zip(("network", "average", "objective"), self._parts()[:3], strict=True):
+        for name, module in self._modules().items():
             load_exactly(module, load(files[f"{name}.safetensors"]), folder)
         rest = torch.load(io.BytesIO(files["rest.pt"]), weights_only=True, map_location=self.device)
         self.optimizer.load_state_dict(rest["optimizer"])

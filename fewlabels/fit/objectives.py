@@ -120,8 +120,7 @@ class SelfTraining(Objective):
         key = (self.labels.seed, "unlabelled", step)
         with torch.no_grad():
             targets, weights = self.targets(teacher(_last(self.weak(unlabelled, (*key, "weak")))))
-        logits = student(_last(torch.cat([images, self.strong(unlabelled, (*key, "strong"))])))
-        of_labels, others = logits.float().split([len(images), len(unlabelled)])
+        of_labels, others = _together(student, images, self.strong(unlabelled, (*key, "strong")))
         consistency = (weights * F.cross_entropy(others, targets, reduction="none")).mean()
         return self.labels.cost(of_labels, labels) + self.settings.weight * consistency
 
@@ -173,9 +172,14 @@ class Distillation(Objective):
         places = self._places.at(step)
         others = self.labels.pool.source.read(self.rows[places]).to(images.device)
         views = self.strong(others, (self.labels.seed, "distilled", step))
-        of_labels, of_others = student(_last(torch.cat([images, views]))).float().split([len(images), len(others)])
+        of_labels, of_others = _together(student, images, views)
         cost = F.cross_entropy(of_others, self._targets[places].to(images.device))
         return self.labels.cost(of_labels, labels) + cost
+
+
+def _together(student: nn.Module, labelled: Tensor, others: Tensor) -> list[Tensor]:
+    """Logits of both, float32, from one batch: batch norm then sees them as one."""
+    return list(student(_last(torch.cat([labelled, others]))).float().split([len(labelled), len(others)]))
 
 
 def _last(images: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ class Stages:
         else:
             write_json(file, decided)
 
-    def network(self, arm: str, part: str, loop: Callable[[], Loop], seconds: float, at_most: int) -> Classifier:
-        """What an arm's training on a part of the labels gives; it ends at whichever limit comes first."""
+    def network(self, arm: str, part: str, loop: Callable[[], Loop], seconds: float) -> Classifier:
+        """What an arm's training on a part of the labels gives, in so many seconds and at most the loop's own steps."""
         name = f"{arm}-{part}"
         weights, plan, checkpoints = (self.folder / f"{name}{end}" for end in (".safetensors", ".json", "-checkpoints"))
         if weights.is_file():
@@ -58,7 +58,7 @@ class Stages:
             with refusing_damage(plan):
                 training.steps = int(json.loads(plan.read_text())["steps"])
         else:
-            training.steps = min(at_most, self._steps(arm, training, began + seconds))
+            training.steps = min(training.steps, self._steps(arm, training, began + seconds))
             self._note(plan, training, 0.0)
         observer = self.observer(name)
         try:

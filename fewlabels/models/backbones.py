@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from fewlabels.errors import InputError, did_you_mean
+from fewlabels.errors import InputError, did_you_mean, refuse_unknown
 from fewlabels.models.residual import Residual
 
 
@@ -153,7 +153,18 @@ def make_backbone(name: str, channels: int, timm_weights: Path | None = None) ->
     """
     if name.startswith("timm/"):
         return TimmBackbone(name.removeprefix("timm/"), channels, timm_weights)
-    if name not in BACKBONES:
-        meant, known = did_you_mean(name, BACKBONES), ", ".join(BACKBONES)
-        raise InputError(f"backbone {name!r}: no such backbone.{meant} Choose one of {known}, or timm/NAME.")
+    refuse_unknown("backbone", name, BACKBONES, ", or timm/NAME")
     return BACKBONES[name](channels)
+
+
+def refuse_size(what: str, height: int, width: int, name: str, wanted: int | None) -> None:
+    """Refuse images, or views, of a size that a backbone of a fixed ``image_size`` does not take.
+
+    Raises:
+        InputError: naming both sizes, in pixels.
+    """
+    if wanted is not None and (height, width) != (wanted, wanted):
+        raise InputError(
+            f"{what} of {height}x{width} pixels: backbone {name} takes {wanted}x{wanted}. "
+            "Choose a backbone that takes any size, such as resnet18."
+        )

@@ -25,6 +25,13 @@ def short(monkeypatch):
     monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, training, until: STEPS[arm])
 
 
+@pytest.fixture
+def shortest(short, monkeypatch):
+    """Of very few steps, where nothing has to be learned."""
+    for arm in STEPS:
+        monkeypatch.setitem(STEPS, arm, 4)
+
+
 def pool_of(fmnist, labels: int = 100, images: int = 400) -> Pool:
     few = fmnist.train.first_k(images)
     return Pool.of(few.hiding_all_but(balanced_indices(few.labels, labels, 0)))
@@ -81,7 +88,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_fit_that_was_stopped_goes_on(short, monkeypatch, fmnist, tmp_path: Path):
+def test_a_fit_that_was_stopped_goes_on(shortest, monkeypatch, fmnist, tmp_path: Path):
     pool = pool_of(fmnist)
     whole = fitted(pool, tmp_path / "whole", strategy="supervised")
     trained = fit.Supervised.train
@@ -144,14 +151,14 @@ def test_time_is_handed_out_by_weight_and_what_is_left_over_goes_on(monkeypatch)
     assert budget.share(4) == 0
 
 
-def test_the_same_seed_gives_the_same_classifier(short, fmnist, tmp_path: Path):
+def test_the_same_seed_gives_the_same_classifier(shortest, fmnist, tmp_path: Path):
     pool = pool_of(fmnist)
     first, again, other = (fitted(pool, tmp_path / str(n), seed) for n, seed in enumerate((0, 0, 1)))
     assert same(first.network, again.network)
     assert not same(first.network, other.network)
 
 
-def test_the_folder_of_other_labels_is_refused(short, fmnist, tmp_path: Path):
+def test_the_folder_of_other_labels_is_refused(shortest, fmnist, tmp_path: Path):
     fitted(pool_of(fmnist, labels=20), tmp_path, strategy="supervised", budget=3.0)
     few = fmnist.train.first_k(400)
     others = Pool.of(few.hiding_all_but(balanced_indices(few.labels, 20, seed=1)))
