@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fewlabels.data.order import steps_per_epoch
 from fewlabels.data.source import ArraySource, ImageSource, fingerprint
@@ -19,14 +19,20 @@ from fewlabels.models.weights import load_exactly, read_weights
 from fewlabels.observe import Observer
 from fewlabels.presets import DEFAULT
 from fewlabels.pretrain import Collapsed, pretrain
-from fewlabels.scores import label_free_scores
+from fewlabels.scores import ROTATION, label_free_scores
 from fewlabels.views.recipes import RECIPES
+
+K = TypeVar("K")
 
 TRIAL_STEPS = 240
 RATES = (1 / 3, 3.0)
 """Of the method's own rate, to be tried beside it."""
-SCORE = "RankMe, features"
-"""What chooses within a method; see benchmarks/results/scores.json."""
+SCORE = ROTATION
+"""What chooses within a method: the best of benchmarks/results/scores.json."""
+MARGIN = 0.01
+"""What is usual is kept unless another scores so much better: one or two standard errors of 1,024 answers."""
+TELLS = 0.6
+"""And unless the best reaches this; below it the images may have no way up, as cells and landscapes from above."""
 MAY_COLLAPSE = ("simsiam", "byol")
 """Methods that nothing in the loss keeps from collapse."""
 
@@ -67,6 +73,16 @@ class Chosen:
 def score_of(method: Method, source: ImageSource, views: Views, seed: int) -> float:
     """The label-free score that chooses within a method."""
     return label_free_scores(method, source, views, seed, (SCORE,))[SCORE]
+
+
+def better(usual: K, scores: dict[K, float]) -> K:
+    """The key of the best score if it says enough, and more than the usual one's.
+
+    >>> better("usual", {"usual": 0.9, "luck": 0.905}), better("usual", {"usual": 0.8, "other": 0.9})
+    ('usual', 'other')
+    """
+    best = max(scores, key=lambda key: scores[key])
+    return best if scores[best] >= max(TELLS, scores[usual] + MARGIN) else usual
 
 
 class AutoPretraining:
@@ -158,10 +174,11 @@ class AutoPretraining:
             place = run_folder.kept_folder(self.folder, epoch)
             load_exactly(method, read_weights(place / "method.safetensors")[0], place)
             scores[epoch] = score_of(method, self.source, RECIPES[views], self.seed)
-        best = max(scores, key=lambda epoch: scores[epoch])
+        best = better(self._quarters[-1], scores)
         backbone = run_folder.kept_folder(self.folder, best) / "backbone.safetensors"
         write_bytes(self.folder / backbone.name, backbone.read_bytes())
-        return f"weights after epoch {best}, by {SCORE} ({', '.join(f'{e}: {s:.4g}' for e, s in scores.items())})"
+        each = ", ".join(f"{epoch}: {score:.4g}" for epoch, score in scores.items())
+        return f"weights after epoch {best}, by {SCORE} ({each}; the last unless {MARGIN} better)"
 
     def choose(self) -> Chosen:
         """Methods by a probe on the labels; then, within the best, rate and recipe by the label-free score.
@@ -227,7 +244,8 @@ class AutoPretraining:
         return trial
 
     def _better(self, trials: list[Trial]) -> Trial:
-        return max((trial for trial in trials if trial.score is not None), key=lambda t: t.score or 0)
+        """The first is the usual one."""
+        return better(trials[0], {trial: trial.score for trial in trials if trial.score is not None})
 
     def _why_method(self, best: Trial, trials: list[Trial]) -> str:
         if best.cv_macro_f1 is None:
@@ -245,7 +263,8 @@ class AutoPretraining:
     @staticmethod
     def _why(best: Trial, trials: list[Trial], what: str, show: Any) -> str:
         each = ", ".join(f"{show(t)}: {'collapsed' if t.score is None else f'{t.score:.4g}'}" for t in trials)
-        return f"{what} {show(best)}, by {SCORE} ({each})"
+        kept = f"; kept unless {MARGIN} better" if best == trials[0] else ""
+        return f"{what} {show(best)}, by {SCORE} ({each}{kept})"
 
     def _read(self) -> None:
         if not self.file.is_file():

@@ -178,7 +178,7 @@ def pretrain(
     method: Annotated[
         str | None,
         typer.Option(
-            help="simclr, simsiam, byol, mocov2, mocov3, vicreg, barlow-twins, or auto: choose by trials. [simclr]",
+            help="simclr, simsiam, byol, mocov2, mocov3, vicreg, barlow-twins, or auto: choose by trials. [mocov2]",
             metavar="NAME",
         ),
     ] = None,
@@ -190,7 +190,7 @@ def pretrain(
         str | None,
         typer.Option(help="A paper's recipe, simsiam-resnet50 or mocov3-vit; other options change it.", metavar="NAME"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images. [10]", metavar="N")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images. [20]", metavar="N")] = None,
     backbone: Annotated[
         str | None,
         typer.Option(help="article (28x28 pixels), resnet18, resnet50 or timm/NAME. [article]", metavar="NAME"),
@@ -236,7 +236,7 @@ def pretrain(
 
     Ctrl-C saves the run, and says how to go on. Killed, it goes on from its last checkpoint.
 
-    Example: `fewlabels pretrain fashion-mnist --method simclr --out runs/pretrain`
+    Example: `fewlabels pretrain fashion-mnist --method mocov2 --out runs/pretrain`
     """
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.data.npy import NpySource

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fewlabels.choose import AutoPretraining, Chosen
+from fewlabels.choose import AutoPretraining, Chosen, better
 from fewlabels.errors import InputError
 from fewlabels.fit.probe import knn_probe
 from fewlabels.methods import METHODS
@@ -44,8 +44,8 @@ def test_with_labels_the_best_by_cross_validation_and_then_by_score(source, tmp_
     assert all(0 < trial["cv_macro_f1"] < 1 for trial in trials)
     within = [trial for trial in trials if trial["method"] == settings.method]
     assert len(within) == len(trials) - len(METHODS) + 1 == 4
-    rates = max((trial for trial in within if trial["views"] == "gray-small"), key=lambda trial: trial["score"])
-    assert settings.lr == pytest.approx(rates["rate"] * METHODS[settings.method].settings.optimizer.lr)
+    rate = better(1.0, {trial["rate"]: trial["score"] for trial in within if trial["views"] == "gray-small"})
+    assert settings.lr == pytest.approx(rate * METHODS[settings.method].settings.optimizer.lr)
     assert recipe in RECIPES
     assert len(found["chosen"]["reasons"]) == 4
     assert "by cross-validation on 200 labels" in capsys.readouterr().out
@@ -58,16 +58,30 @@ def test_with_labels_the_best_by_cross_validation_and_then_by_score(source, tmp_
         AutoPretraining(*arguments(source, None, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("scores", "taken"),
+    [
+        ({1: 0.90, 2: 0.95}, 2),
+        ({1: 0.90, 2: 0.905}, 1),  # may be chance
+        ({1: 0.25, 2: 0.45}, 1),  # these images have no way up
+        ({1: 0.25, 2: 0.75}, 2),
+        ({1: 0.95, 2: 0.90}, 1),
+    ],
+)
+def test_another_is_taken_only_if_it_scores_well_and_better(scores, taken):
+    assert better(1, scores) == taken
+
+
 def test_without_labels_methods_are_not_compared(source, tmp_path: Path):
     chosen = AutoPretraining(*arguments(source, None, tmp_path)).choose()
-    assert chosen.method == "simclr"
+    assert chosen.method == "mocov2"
     assert "no labels" in chosen.reasons[0]
-    assert {trial["method"] for trial in json.loads((tmp_path / "choice.json").read_text())["trials"]} == {"simclr"}
+    assert {trial["method"] for trial in json.loads((tmp_path / "choice.json").read_text())["trials"]} == {"mocov2"}
 
 
 def test_trials_that_collapse_are_passed_over(source, monkeypatch, tmp_path: Path):
-    weak = METHODS["simclr"].settings
-    monkeypatch.setitem(METHODS, "simclr", METHODS["simclr"]._replace(settings=replace(weak, batch_size=2)))
+    weak = METHODS["mocov2"].settings
+    monkeypatch.setitem(METHODS, "mocov2", METHODS["mocov2"]._replace(settings=replace(weak, batch_size=2)))
     unset = replace(SETTINGS, batch_size=None)
     with pytest.raises(InputError, match=r"every trial collapsed\. The first: batch too small"):
         AutoPretraining(*arguments(source, None, tmp_path, settings=unset)).choose()

@@ -100,7 +100,7 @@ def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     assert f"Backbone: {tmp_path}/run/backbone.safetensors" in ran.out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["by_epoch"] == []
-    assert result["decided"]["method"] == "simclr"
+    assert result["decided"]["method"] == "mocov2"
     assert "crop_area" in result["views"]
     assert result["engine"]["threads"] >= 1
     assert len(result["curve"]["values"]) == 2
