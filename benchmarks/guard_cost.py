@@ -7,6 +7,7 @@ from statistics import median
 
 from benchmarks.harness import ResultFile
 from fewlabels.data.fashion_mnist import fashion_mnist
+from fewlabels.engine.precision import fastest_precision
 from fewlabels.monitor import LOOK_EVERY
 from fewlabels.observe import Observer
 from fewlabels.pretrain import Engine, Pretraining, PretrainSettings
@@ -19,14 +20,14 @@ def main() -> None:
     """Measure what has no row yet."""
     file = ResultFile("guard_cost", "make benchmark-speed", keys=("method",))
     source = fashion_mnist().train
-    for method in ("simsiam", "simclr"):
+    precision = fastest_precision("cpu")  # the command's own
+    for method in ("simsiam", "simclr", "mocov2"):
         if file.has(method=method):
             continue
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
-            run = Pretraining(
-                source, RECIPES["gray-small"], PretrainSettings(method, 20), Path(name), 0, Observer(""), Engine()
-            )
+            settings = PretrainSettings(method, 20, precision=precision)
+            run = Pretraining(source, RECIPES["gray-small"], settings, Path(name), 0, Observer(""), Engine())
             run.prepare(run._choice())
             run.guard.before(run.method)
             pairs = run.feed(0, run.total)
@@ -40,7 +41,7 @@ def main() -> None:
                 steps.append(middle - start)
                 looks.append(time.perf_counter() - middle)
         share = median(look / (look + step) for look, step in zip(looks[1:], steps[1:], strict=True))
-        row = {"method": method, "backbone": "article", "batch": 256, "share": round(share, 4)}
+        row = {"method": method, "precision": precision, "backbone": "article", "batch": 256, "share": round(share, 4)}
         row |= {"milliseconds_a_look": round(1000 * median(looks[1:]), 1), "repeats": ROUNDS - 1, "seed": 0}
         row |= {"milliseconds_a_step": round(1000 * median(steps[1:]) / LOOK_EVERY, 1)}
         file.add({**row, "seconds": round(time.perf_counter() - began, 1)})

@@ -168,7 +168,7 @@ class AutoPretraining:
         return pretrain(self.source, views, settings, self.folder, self.seed, self.observer, self.engine)
 
     def _take_best_quarter(self, method: Method, views: str) -> str:
-        """Make the backbone of the quarter that scores best the run's; says why."""
+        """Make the backbone of the last quarter, or of one that scores better, the run's; says why."""
         scores = {}
         for epoch in self._quarters:
             place = run_folder.kept_folder(self.folder, epoch)

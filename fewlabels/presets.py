@@ -16,7 +16,7 @@ class Preset(NamedTuple):
 
 
 DEFAULT = Preset(PretrainSettings("mocov2", 20))
-"""Of the methods that cannot collapse completely the best by benchmarks/results/methods.json."""
+"""The method that measured best of those that cannot collapse completely: benchmarks/results/methods.json."""
 
 
 PRESETS: dict[str, Preset] = {
