@@ -1,6 +1,7 @@
 """What each logger really wrote, read back."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,10 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     log_three("wandb", tmp_path)
     (kept,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    content = kept.read_bytes()
+    # wandb writes from a process of its own, which may lag behind finish().
+    deadline = time.monotonic() + 30
+    while b"arm/loss" not in (content := kept.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert b"arm/loss" in content
     assert b"epochs" in content
 
