@@ -92,7 +92,7 @@ def fit(
     ] = 1000,
     budget: Annotated[str, typer.Option(help="Time for the training, such as 90s, 10m or 1h.", metavar="TIME")] = "10m",
     strategy: Annotated[
-        str, typer.Option(help="auto, supervised, probe, finetune or selftrain.", metavar="NAME")
+        str, typer.Option(help="auto, supervised, probe, finetune, kernel, propagate or selftrain.", metavar="NAME")
     ] = "auto",
     backbone: Annotated[
         str, typer.Option(help="article (28x28 pixels), small, resnet18, resnet50 or timm/NAME.", metavar="NAME")

@@ -1,4 +1,4 @@
-"""Optimizers by name, LARS, which torch does not have, and the schedule of the learning rate."""
+"""Optimizers by name, LARS and Muon, which torch lacks or has for matrices alone, and the learning rate's schedule."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 
@@ -76,6 +76,78 @@ class LARS(Optimizer):
         return loss
 
 
+class Muon(Optimizer):
+    """Momentum whose step is made orthogonal, for hidden layers; Adam for groups with ``orthogonal=False``.
+
+    Jordan et al. 2024 (kellerjordan.github.io/posts/muon): for weights W [O, I] with gradient G,
+    ``M <- momentum M + G``, ``W <- W (1 - lr decay) - lr sqrt(max(1, O / I)) orthogonal(G + momentum M)``.
+    A convolution's weights [O, I, h, w] are a matrix [O, I h w].
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.02,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": betas, "orthogonal": True}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is not None:
+                    step = (self._turned if group["orthogonal"] else self._adam)(w, w.grad, group)
+                    w.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=group["lr"])
+        return loss
+
+    def _turned(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
+        state, keep = self.state[w], group["momentum"]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(w)
+        matrix = (grad + keep * state["momentum"].mul_(keep).add_(grad)).flatten(1)
+        scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+        step: Tensor = scale * orthogonal(matrix).reshape(w.shape)
+        return step
+
+    def _adam(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
+        """Kingma & Ba 2015, algorithm 1; its decay apart (Loshchilov & Hutter 2019)."""
+        state, (first, second) = self.state[w], group["betas"]
+        if "count" not in state:
+            state.update(count=torch.zeros(()), mean=torch.zeros_like(w), square=torch.zeros_like(w))
+        state["count"] += 1
+        state["mean"].lerp_(grad, 1 - first)
+        state["square"].lerp_(grad.square(), 1 - second)
+        size = (state["square"] / (1 - second ** state["count"])).sqrt() + 1e-8
+        step: Tensor = state["mean"] / (1 - first ** state["count"]) / size
+        return step
+
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Of Jordan et al.: singular values from 0.01 to 1 end near 1 in few rounds, not exactly at it."""
+
+
+def orthogonal(matrix: Tensor, rounds: int = 3) -> Tensor:
+    """About U V' of the matrix's singular value decomposition U S V'; [O, I], in single precision."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(rounds):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    result: Tensor = x.T if tall else x
+    return result
+
+
 def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
     """Factor of the peak rate at a step from 0: a straight rise, then half a cosine (Loshchilov & Hutter 2017).
 
@@ -92,6 +164,22 @@ def set_rate(optimizer: Optimizer, factor: float, scale: float = 1.0) -> None:
     for group in optimizer.param_groups:
         peak = group.setdefault("initial_lr", group["lr"])
         group["lr"] = peak * (1 if group.get("constant_lr") else factor) * scale
+
+
+def hidden_and_rest(module: nn.Module, hidden_lr: float, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for :class:`Muon`: its own steps for convolutions and matrices between others, Adam's for what is left.
+
+    That is the first layer, the last one, norms and biases.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    layers = [p for p in trained if p.ndim in (2, 4)]
+    hidden = {id(p) for p in layers[1:-1]}
+    plain = {"orthogonal": False, "lr": lr}
+    return [
+        {"params": layers[1:-1], "lr": hidden_lr, "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim > 1 and id(p) not in hidden], "weight_decay": weight_decay, **plain},
+        {"params": [p for p in trained if p.ndim <= 1], **plain},
+    ]
 
 
 def without_decay(module: nn.Module) -> list[dict[str, Any]]:

@@ -1,20 +1,26 @@
-"""The ways from labels to a network that a fit chooses between; each can be tried on folds of the labels."""
+"""The ways from labels to what is said of every image that a fit chooses between; each can be tried on folds."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
 from fewlabels.evaluate import outputs
+from fewlabels.fit.calibration import pool_weights
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
+from fewlabels.fit.gradients import gradient_features
+from fewlabels.fit.kernel import kernel_ridge
 from fewlabels.fit.loop import Loop, LoopSettings, Objective
 from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings
 from fewlabels.fit.pool import Pool, folds
+from fewlabels.fit.propagation import neighbour_graph, propagated
 from fewlabels.fit.stages import Stages
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_backbone
@@ -48,23 +54,96 @@ class Lab:
 
     def labels(self, pool: Pool, part: str, settings: LabelSettings) -> Labels:
         """The loss on the pool's labels."""
-        return Labels(pool, self.strong, settings, self.seed_of(part), self.device)
+        return Labels(pool, self.weak, self.strong, settings, self.seed_of(part), self.device)
+
+
+class Features:
+    """What kernel and graph know of the images: features that no label made, computed when first asked for.
+
+    Args:
+        pool: whose images.
+        embed: pretrained embeddings float [N, F], to stand beside the gradients; None: the gradients alone.
+    """
+
+    def __init__(self, pool: Pool, embed: Callable[[], np.ndarray] | None) -> None:
+        self._pool, self._embed = pool, embed
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """Float32 [N, F], of length 1."""
+        gradients = gradient_features(self._pool.source)
+        if self._embed is None:
+            return gradients
+        embeddings = self._embed()
+        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        both: np.ndarray = np.hstack([gradients, embeddings]) / np.float32(np.sqrt(2))
+        return both
+
+    @cached_property
+    def graph(self) -> Any:
+        """Of neighbours, sparse [N, N]."""
+        return neighbour_graph(self.vectors)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way from a pool to a network."""
+    """One way from a pool to logits of every image of its source."""
 
     lab: Lab
-    backbone: str
 
     name: ClassVar[str]
+
+    def logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
+        """Float32 [N, K]; ``part`` names which labels are in the pool."""
+        return self.lab.stages.array(f"{self.name}-{part}-logits", lambda: self._logits(pool, part, seconds))
+
+    def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Kernel(Arm):
+    """Kernel ridge on features that no training made."""
+
+    features: Features
+
+    name = "kernel"
+
+    def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
+        return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, len(pool.source.class_names))
+
+
+@dataclass(frozen=True)
+class Propagate(Arm):
+    """Labels spread along the graph of neighbours."""
+
+    features: Features
+
+    name = "propagate"
+
+    def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
+        return propagated(self.features.graph, pool.labelled, pool.labels, len(pool.source.class_names))
+
+
+@dataclass(frozen=True)
+class NetworkArm(Arm):
+    """One that ends in a network."""
+
+    backbone: str
+
     at_most: ClassVar[int] = 20_000
     """Steps."""
+
+    def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
+        return outputs(self.train(pool, part, seconds), pool.source)
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
         return self.lab.stages.network(self.name, part, lambda: self.loop(pool, part), seconds)
+
+    def steps_in(self, pool: Pool, part: str, seconds: float) -> int:
+        """So many are done in this time."""
+        return self.lab.stages.steps_in(self.name, lambda: self.loop(pool, part), seconds)
 
     def loop(self, pool: Pool, part: str) -> Loop:
         """The training."""
@@ -83,7 +162,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Supervised(Arm):
+class Supervised(NetworkArm):
     """Fresh weights and labels, well trained: the baseline."""
 
     labels: LabelSettings = LabelSettings()
@@ -98,7 +177,7 @@ class Supervised(Arm):
 
 
 @dataclass(frozen=True)
-class Probe(Arm):
+class Probe(NetworkArm):
     """A logistic probe on frozen features, as a network."""
 
     weights: Path
@@ -110,7 +189,7 @@ class Probe(Arm):
 
 
 @dataclass(frozen=True)
-class FineTune(Arm):
+class FineTune(NetworkArm):
     """Head first, then the whole network, lower layers at lower rates."""
 
     weights: Path
@@ -127,31 +206,29 @@ class FineTune(Arm):
 
 
 @dataclass(frozen=True)
-class SelfTrain(Arm):
-    """Labels, and the network's own predictions for the other images."""
+class SelfTrain(NetworkArm):
+    """Labels, and for the other images the network's own predictions, weighed against the hints of others."""
 
-    weights: Path | None
-    """Of a pretrained backbone to begin with; None: fresh ones."""
     prior: np.ndarray
     """float [K]: shares of the classes among the other images."""
+    hints: Mapping[str, np.ndarray]
+    """By part; float [N, K]: log-probabilities by others who have the same labels."""
     labels: LabelSettings = LabelSettings()
     others: SelfTrainingSettings = SelfTrainingSettings()
-    settings: LoopSettings = LoopSettings()
+    settings: LoopSettings = LoopSettings(muon=0.02)
 
     name = "selftrain"
+    fewest: ClassVar[int] = 200
+    """Steps; in fewer it learns less than the others knew."""
 
     def loop(self, pool: Pool, part: str) -> Loop:
         labels = self.lab.labels(pool, part, self.labels)
-        objective = SelfTraining(labels, self.lab.weak, self.lab.strong, self.prior, self.others)
-        if self.weights is None:
-            network = self.lab.fresh(self.backbone, pool, part)
-        else:
-            network = self.lab.probed(self.backbone, self.weights, pool, part)
-        return self._looped(part, network, objective, self.settings)
+        objective = SelfTraining(labels, self.prior, self.others, self.hints[part])
+        return self._looped(part, self.lab.fresh(self.backbone, pool, part), objective, self.settings)
 
 
 @dataclass(frozen=True)
-class Student(Arm):
+class Student(NetworkArm):
     """Labels, and what other networks say of the images without."""
 
     rows: np.ndarray
@@ -159,34 +236,75 @@ class Student(Arm):
     targets: np.ndarray
     """float [N, K]: their probabilities."""
     labels: LabelSettings = LabelSettings()
-    settings: LoopSettings = LoopSettings()
+    settings: LoopSettings = LoopSettings(lr=4e-3, muon=0.02, ema=0.999)
     batch_size: int = 448
 
     name = "student"
 
     def loop(self, pool: Pool, part: str) -> Loop:
         labels = self.lab.labels(pool, part, self.labels)
-        objective = Distillation(labels, self.lab.strong, self.rows, self.targets, self.batch_size)
+        objective = Distillation(labels, self.rows, self.targets, self.batch_size)
         network = self.lab.fresh(self.backbone, pool, part)
         return self._looped(part, network, objective, self.settings)
 
 
-class CrossFitted(NamedTuple):
-    """An arm tried on folds."""
+@dataclass(frozen=True)
+class CrossFitted:
+    """What was said of every image, fold by fold."""
 
-    networks: list[Classifier]
-    held: np.ndarray
-    """int64 [M]: the labelled images that a fold held out, as places in ``pool.labelled``."""
-    logits: np.ndarray
-    """float32 [M, K]: of each by the network that has not seen it."""
+    pool: Pool
+    parts: list[np.ndarray]
+    """int64: the labelled images that each fold held out, as places in ``pool.labelled``."""
+    logits: list[np.ndarray]
+    """Of every image of the source by each fold, float32 [N, K]."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What these logits are made of, if of others'."""
+
+    @cached_property
+    def held(self) -> np.ndarray:
+        """int64 [M]: places in ``pool.labelled``."""
+        return np.concatenate(self.parts)
+
+    @cached_property
+    def held_logits(self) -> np.ndarray:
+        """float32 [M, K]: of each held-out image, by who has not seen its label."""
+        pairs = zip(self.logits, self.parts, strict=True)
+        return np.concatenate([logits[self.pool.labelled[places]] for logits, places in pairs])
+
+    @property
+    def held_labels(self) -> np.ndarray:
+        """int64 [M]."""
+        labels: np.ndarray = self.pool.labels[self.held]
+        return labels
+
+    def mean(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The geometric mean of the folds' probabilities for rows of the source: float [N, K]."""
+        probabilities: np.ndarray = np.exp(
+            np.mean([log_softmax(logits[rows], axis=1) for logits in self.logits], axis=0)
+        )
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        return probabilities
 
 
 def cross_fit(arm: Arm, pool: Pool, number: int, seed: int, seconds: Callable[[], float]) -> CrossFitted:
-    """Train the arm once for each fold, without that fold; ``seconds`` is asked before each training."""
-    networks, logits = [], []
+    """Use the arm once for each fold, without that fold's labels; ``seconds`` is asked before each."""
     parts = folds(pool.labels, number, seed)
-    for fold, places in enumerate(parts):
-        network = arm.train(pool.without(places), f"fold-{fold}", seconds())
-        networks.append(network)
-        logits.append(outputs(network, pool.source.subset(pool.labelled[places])))
-    return CrossFitted(networks, np.concatenate(parts), np.concatenate(logits))
+    logits = [arm.logits(pool.without(places), f"fold-{fold}", seconds()) for fold, places in enumerate(parts)]
+    return CrossFitted(pool, parts, logits)
+
+
+def pooled(experts: Mapping[str, CrossFitted]) -> CrossFitted:
+    """All of them as one, each as much as it helps on held-out images; calibrated."""
+    first = next(iter(experts.values()))
+    weights = pool_weights([expert.held_logits for expert in experts.values()], first.held_labels)
+    named = dict(zip(experts, weights.tolist(), strict=True))
+    logits = [
+        weighted({name: of.logits[fold] for name, of in experts.items()}, named) for fold in range(len(first.parts))
+    ]
+    return CrossFitted(first.pool, first.parts, logits, named)
+
+
+def weighted(logits: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """The sum, float32 [N, K]."""
+    total: np.ndarray = np.sum([weights[name] * of_one for name, of_one in logits.items()], axis=0, dtype=np.float32)  # type: ignore[assignment]
+    return total

@@ -3,14 +3,14 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from torch import nn
 
 from fewlabels.data.source import ArraySource, digest, evenly_spaced, fingerprint
@@ -18,8 +18,24 @@ from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import fastest_precision
 from fewlabels.errors import InputError, refuse_unknown
 from fewlabels.evaluate import outputs
-from fewlabels.fit.arms import Arm, CrossFitted, FineTune, Lab, Probe, SelfTrain, Student, Supervised, cross_fit
-from fewlabels.fit.calibration import temperature, temperature_for
+from fewlabels.fit.arms import (
+    Arm,
+    CrossFitted,
+    Features,
+    FineTune,
+    Kernel,
+    Lab,
+    NetworkArm,
+    Probe,
+    Propagate,
+    SelfTrain,
+    Student,
+    Supervised,
+    cross_fit,
+    pooled,
+    weighted,
+)
+from fewlabels.fit.calibration import temperature_for
 from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, macro_f1
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.prior import class_prior
@@ -29,10 +45,15 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_backbone, read_weights
 from fewlabels.observe import Observer
 
-Strategy = Literal["auto", "supervised", "probe", "finetune", "selftrain"]
+Strategy = Literal["auto", "supervised", "probe", "finetune", "kernel", "propagate", "selftrain"]
 FOLDS = 3
-WEIGHTS = {"supervised": 1.0, "probe": 0.1, "finetune": 1.0, "selftrain": 5.0, "student": 5.0, "final": 1.0}
+WEIGHTS = {
+    **{"supervised": 1.0, "probe": 0.1, "finetune": 1.0, "kernel": 0.2, "propagate": 0.2, "selftrain": 3.0},
+    **{"teacher": 9.0, "student": 8.0, "final": 3.0},
+}
 """What one training of each may take of the time, relative to the others."""
+FEW = 50
+"""Labels a class up to which they are also propagated."""
 LOOKED_AT = 2000
 """Unlabelled images that shares of classes and the student's temperature are taken from, and that it is tested on."""
 KEPT_EVERY = 10
@@ -46,8 +67,8 @@ class FitSettings:
     """What decides a fit, together with images, labels, views and seed."""
 
     strategy: Strategy = "auto"
-    """Beside it ``supervised`` is always tried, and beside ``selftrain`` all that there are weights for: what is
-    taken is the best on folds of the labels."""
+    """Beside it ``supervised`` is always tried, and beside ``selftrain`` all that can be: what is taken is the best on
+    folds of the labels."""
     budget: float = 600.0
     """Seconds."""
     backbone: str = "article"
@@ -71,7 +92,7 @@ class Fitted(NamedTuple):
     """Calibrated, in evaluation mode, on the CPU."""
     strategy: str
     estimate: Estimate | None
-    """Of the macro-F1 of the networks of the folds, which saw fewer labels; None where none could be held out."""
+    """Of the macro-F1 of what the folds gave, which saw fewer labels; None where none could be held out."""
     tried: dict[str, float]
     """Macro-F1 on folds of every way that was tried."""
     said: list[str]
@@ -110,6 +131,8 @@ class Fit:
         self.weights = None if settings.start_from is None else Path(settings.start_from)
         self._check()  # before anything is written
         self.said: list[str] = []
+        self._teachers = np.empty(0)
+        """Of the folds, together: log-probabilities of all images."""
         self._say = observer("fit").say
         decided = {**asdict(settings), "seed": seed, "views": [str(view) for view in views]}
         decided |= {"data": fingerprint(pool.source), "labels": digest(pool.source.labels.tobytes())}
@@ -118,6 +141,7 @@ class Fit:
         decided["precision"] = precision
         self.stages = Stages(folder, decided, observer, device)
         self.lab = Lab(self.stages, *views, seed, device, precision)
+        self.features = Features(pool, None if self.weights is None else self._embedded)
         self.budget = Budget(settings.budget - self.stages.seconds(), self._total_weight())
 
     def go(self) -> Fitted:
@@ -144,41 +168,68 @@ class Fit:
     def _wanted(self) -> list[str]:
         """The arms to try, safest first."""
         wish, pretrained = self.settings.strategy, self.weights is not None
-        open_to_all = wish in ("auto", "selftrain")
+        open_to_all = wish in ("auto", "selftrain") and len(self.pool.unlabelled) > 0
+        few = len(self.pool.labelled) <= FEW * len(np.unique(self.pool.labels))
         fits = {
             "supervised": True,
-            "probe": wish == "probe" or (pretrained and open_to_all),
-            "finetune": wish == "finetune" or (pretrained and open_to_all),
-            "selftrain": open_to_all and len(self.pool.unlabelled) > 0,
+            "probe": pretrained and (open_to_all or wish == "auto"),
+            "finetune": pretrained and (open_to_all or wish == "auto"),
+            "kernel": open_to_all,
+            "propagate": open_to_all and few,
+            "selftrain": open_to_all,
         }
-        return [name for name, wanted in fits.items() if wanted]
+        return [name for name, wanted in fits.items() if wanted or name == wish]
 
     def _total_weight(self) -> float:
         wanted = self._wanted()
-        return sum(FOLDS * WEIGHTS[name] for name in wanted) + WEIGHTS["student" if "selftrain" in wanted else "final"]
+        last = [*wanted[:-1], "teacher", "student"] if "selftrain" in wanted else ["final"]
+        return sum(FOLDS * WEIGHTS[name] for name in wanted) + sum(WEIGHTS[name] for name in last)
 
     def _try_arms(self) -> dict[str, CrossFitted]:
+        """Of each arm; of these experts together, as ``committee``; of what learns from them, if there is time."""
         tried: dict[str, CrossFitted] = {}
         for name in self._wanted():
-            arm = self._arm(name, tried)
-            tried[name] = cross_fit(arm, self.pool, FOLDS, self.seed, partial(self.budget.share, WEIGHTS[name]))
-            self._note(f"{name}: macro-F1 {self._score(tried[name]):.3f} on {FOLDS} folds of the labels")
+            if name == "selftrain":
+                self._self_train(tried)
+            else:
+                arm = self._arm(name)
+                seconds = partial(self.budget.share, WEIGHTS[name])
+                self._tell(name, tried, cross_fit(arm, self.pool, FOLDS, self.seed, seconds))
         return tried
 
-    def _arm(self, name: str, tried: dict[str, CrossFitted]) -> Arm:
+    def _self_train(self, tried: dict[str, CrossFitted]) -> None:
+        committee = pooled(tried)
+        self._tell("committee", tried, committee)
+        hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
+        arm = SelfTrain(self.lab, self.settings.teacher, self._prior(committee), hints)
+        each = self.budget.would_be(WEIGHTS["selftrain"])
+        if arm.steps_in(self.pool, "fold-0", each) < arm.fewest:
+            self._note(f"selftrain: {each:.0f} s a fold are too few for the {arm.fewest} steps it needs; not tried")
+            return
+        seconds = partial(self.budget.share, WEIGHTS["selftrain"])
+        teachers = cross_fit(arm, self.pool, FOLDS, self.seed, seconds)
+        self._tell("selftrain", tried, pooled({"teachers": teachers, "committee": committee}))
+        self._teachers = np.log(teachers.mean())
+
+    def _tell(self, name: str, tried: dict[str, CrossFitted], fitted: CrossFitted) -> None:
+        tried[name] = fitted
+        self._note(f"{name}: macro-F1 {self._score(fitted):.3f} on {FOLDS} folds of the labels")
+
+    def _arm(self, name: str) -> Arm:
         backbone = self.settings.backbone
         if name == "supervised":
             return Supervised(self.lab, backbone)
-        if name == "selftrain":
-            prior = self._prior(tried["supervised"])
-            return SelfTrain(self.lab, backbone if self.weights else self.settings.teacher, self.weights, prior)
+        if name == "kernel":
+            return Kernel(self.lab, self.features)
+        if name == "propagate":
+            return Propagate(self.lab, self.features)
         assert self.weights is not None  # the others are wanted only with weights
         return (Probe if name == "probe" else FineTune)(self.lab, backbone, self.weights)
 
-    def _prior(self, supervised: CrossFitted) -> np.ndarray:
+    def _prior(self, fitted: CrossFitted) -> np.ndarray:
         """Shares of the classes among the unlabelled images; those that have a label, equal in number if not."""
         classes = np.unique(self.pool.labels)
-        calibrated = self._together(supervised, self._some())[:, classes]
+        calibrated = pooled({"any": fitted}).mean(self._looked_at())[:, classes]
         equal = np.full(len(classes), 1 / len(classes))
         prior = np.zeros(len(self.pool.source.class_names))
         prior[classes] = class_prior(calibrated / calibrated.sum(axis=1, keepdims=True), equal)
@@ -186,67 +237,96 @@ class Fit:
 
     def _chosen(self, tried: dict[str, CrossFitted]) -> Fitted:
         scores = {name: self._score(fitted) for name, fitted in tried.items()}
-        safest_first = sorted(scores, key=lambda name: -scores[name])  # stable: of equals the safest comes first
-        best = safest_first[0]
-        made = self._student(tried[best]) if best == "selftrain" else None
-        if best == "selftrain" and made is None:
-            best = safest_first[1]
+        for best in sorted(scores, key=lambda name: -scores[name]):  # stable: of equals the safest comes first
+            made = self._made(best, tried)
+            if made is not None:
+                break
         self._note(f"{best}: chosen, the best on folds")
-        network, t = made or self._trained_on_all(best, tried)
+        network, t = made  # type: ignore[misc]  # supervised is always made
         confusion = self._confusion(tried[best])
         shares = np.bincount(self.pool.labels, minlength=len(confusion)) / len(self.pool.labels)
         estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on)
         return Fitted(self._finished(network, t), best, estimate, scores, self.said)
 
-    def _trained_on_all(self, name: str, tried: dict[str, CrossFitted]) -> tuple[Classifier, float]:
-        """The arm's network from all labels, and its temperature by the folds."""
+    def _made(self, name: str, tried: dict[str, CrossFitted]) -> tuple[Classifier, float] | None:
+        """A network and its temperature."""
+        if name in ("committee", "selftrain", "kernel", "propagate"):
+            return self._student(name, tried)
+        arm = self._arm(name)
+        assert isinstance(arm, NetworkArm)
         as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight()
-        seconds = max(as_planned, self.budget.share(WEIGHTS["final"]))
-        network, fitted = self._arm(name, tried).train(self.pool, "all", seconds), tried[name]
-        return network, temperature(fitted.logits, self.pool.labels[fitted.held])
+        network = arm.train(self.pool, "final", max(as_planned, self.budget.share(math.inf)))
+        return network, 1 / pooled({name: tried[name]}).weights[name]
 
-    def _student(self, teachers: CrossFitted) -> tuple[Classifier, float] | None:
-        """A network that has learned from the teachers, and its temperature; None if it has not, by kept images.
+    def _student(self, name: str, tried: dict[str, CrossFitted]) -> tuple[Classifier, float] | None:
+        """A network that has learned what is said of all images; None if it has not, by images kept from it.
 
-        It has learned from every label, so its confidence is set to what its teachers get right.
+        After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
+        so its confidence is set to what the folds got right.
         """
-        rows = np.setdiff1d(self.pool.unlabelled, self._looked_at())
-        targets = self.stages.array("targets", lambda: self._together(teachers, self.pool.source.subset(rows)))
-        student = Student(self.lab, self.settings.backbone, rows, targets)
-        network = student.train(self.pool, "all", self.budget.share(WEIGHTS["student"]))
-        others = self._some()
-        logits = outputs(network, others)
-        agrees = float((logits.argmax(axis=1) == self._together(teachers, others).argmax(axis=1)).mean())
-        self._note(f"student: says what its teachers say of {agrees:.1%} of {len(others):,} images it has not seen")
-        if agrees >= self._right(teachers):
-            return network, temperature_for(logits, self._right(teachers))
+        taught, kept = name == "selftrain", self._looked_at()
+        pool = replace(self.pool, unlabelled=np.setdiff1d(self.pool.unlabelled, kept))
+        logs, right = self._logs(self._said(name, tried)), self._right(tried[name])
+        told = logs[kept].argmax(axis=1)
+        alone = taught and self.settings.backbone == self.settings.teacher
+        if taught:
+            arm = SelfTrain(self.lab, self.settings.teacher, self._prior(tried[name]), {"all": logs})
+            seconds = self.budget.share(math.inf if alone else WEIGHTS["teacher"])
+            network = arm.train(pool, "all", seconds)
+            if not alone:
+                logits = arm.logits(pool, "all", 0.0)
+                logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
+                logs = log_softmax(logs / temperature_for(logs[kept], right), axis=1)
+        if not alone:
+            rows = pool.unlabelled
+            student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1))
+            network = student.train(pool, f"of-{name}", self.budget.share(math.inf))
+        logits = outputs(network, self._some())
+        agrees = float((logits.argmax(axis=1) == told).mean())
+        self._note(f"student: says what its teachers say of {agrees:.1%} of {len(kept):,} images it has not seen")
+        if agrees >= right:
+            return network, temperature_for(logits, right)
         self._note("student: differs from its teachers more often than they are wrong; the next best is taken")
         return None
+
+    def _said(self, name: str, tried: dict[str, CrossFitted]) -> np.ndarray:
+        """Logits of all images by experts who know all labels, each weighed as on the folds: float32 [N, K]."""
+        of = tried[name] if tried[name].weights else pooled({name: tried[name]})
+        said = {}
+        for expert in of.weights:
+            if expert == "teachers":
+                said[expert] = self._teachers
+            elif expert == "committee":
+                said[expert] = self._said("committee", tried)
+            else:
+                said[expert] = self._arm(expert).logits(self.pool, "all", self.budget.share(WEIGHTS[expert]))
+        return weighted(said, of.weights)
 
     def _without_folds(self) -> Fitted:
         self._note("every class has one label: none can be held out, so nothing is chosen and nothing foretold")
         name = "probe" if self.weights else "supervised"
-        network = self._arm(name, {}).train(self.pool, "all", self.settings.budget - self.stages.seconds())
+        arm = self._arm(name)
+        assert isinstance(arm, NetworkArm)
+        network = arm.train(self.pool, "final", self.settings.budget - self.stages.seconds())
         return Fitted(self._finished(network, 1.0), name, None, {}, self.said)
 
-    def _together(self, fitted: CrossFitted, source: ArraySource) -> np.ndarray:
-        """The mean of the networks' probabilities, calibrated by what they were not shown: float32 [N, K]."""
-        t = temperature(fitted.logits, self.pool.labels[fitted.held])
-        mean: np.ndarray = np.mean(
-            [softmax(outputs(network, source) / t, axis=1) for network in fitted.networks], axis=0
-        )
-        return mean
+    def _logs(self, logits: np.ndarray) -> np.ndarray:
+        """Log-probabilities; a class without a label has none."""
+        known = logits.copy()
+        known[:, np.setdiff1d(np.arange(logits.shape[1]), self.pool.labels)] = NEVER
+        logs: np.ndarray = log_softmax(known, axis=1)
+        return logs
 
     def _confusion(self, fitted: CrossFitted) -> np.ndarray:
-        classes, labels = len(self.pool.source.class_names), self.pool.labels[fitted.held]
-        return confusion_of(labels, fitted.logits.argmax(axis=1), classes)
+        classes = len(self.pool.source.class_names)
+        return confusion_of(fitted.held_labels, fitted.held_logits.argmax(axis=1), classes)
 
     def _score(self, fitted: CrossFitted) -> float:
         return float(macro_f1(self._confusion(fitted)))
 
     def _right(self, fitted: CrossFitted) -> float:
         """Share of held-out images that are named right, one of two being added as right."""
-        right = (fitted.logits.argmax(axis=1) == self.pool.labels[fitted.held]).sum()
+        right = (fitted.held_logits.argmax(axis=1) == fitted.held_labels).sum()
         return float((right + 1) / (len(fitted.held) + 2))
 
     def _some(self) -> ArraySource:
@@ -257,6 +337,12 @@ class Fit:
         rows = self.pool.unlabelled if len(self.pool.unlabelled) else self.pool.labelled
         spaced: np.ndarray = rows[evenly_spaced(rows, min(LOOKED_AT, -(-len(rows) // KEPT_EVERY)))]
         return spaced
+
+    def _embedded(self) -> np.ndarray:
+        assert self.weights is not None
+        network = self.lab.fresh(self.settings.backbone, self.pool, "features")
+        load_backbone(network, self.weights)
+        return outputs(network.backbone, self.pool.source)
 
     def _finished(self, network: Classifier, temperature: float) -> Classifier:
         absent = np.setdiff1d(np.arange(len(network.class_names)), self.pool.labels)
@@ -273,9 +359,13 @@ class Budget:
     def __init__(self, seconds: float, weights: float) -> None:
         self._until, self._weights = time.monotonic() + seconds, weights
 
+    def would_be(self, weight: float) -> float:
+        """Seconds that a part of this weight would be given now."""
+        return max(0.0, self._until - time.monotonic()) * min(1.0, weight / self._weights)
+
     def share(self, weight: float) -> float:
-        """Seconds for a part of this weight, which begins now."""
-        seconds = max(0.0, self._until - time.monotonic()) * min(1.0, weight / self._weights)
+        """Seconds for a part of this weight, which begins now; of an infinite one: all."""
+        seconds = self.would_be(weight)
         self._weights = max(self._weights - weight, 1e-9)
         return seconds
 

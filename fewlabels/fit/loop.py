@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from fewlabels.engine.checkpoints import newest_checkpoint, write_checkpoint
@@ -18,7 +19,7 @@ from fewlabels.engine.interrupts import stop_wish
 from fewlabels.engine.precision import Precision
 from fewlabels.models.weights import load_exactly, weights_bytes
 from fewlabels.observe import Observer
-from fewlabels.optimizers import OptimizerSettings, cosine_with_warmup, set_rate, without_decay
+from fewlabels.optimizers import Muon, OptimizerSettings, cosine_with_warmup, hidden_and_rest, set_rate, without_decay
 from fewlabels.seeding import seed_from
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -49,9 +50,11 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """AdamW with a short warm-up and half a cosine."""
+    """AdamW or Muon with a short warm-up and half a cosine."""
 
     lr: float = 2e-3
+    muon: float = 0.0
+    """Muon's learning rate of hidden layers, AdamW's being that of the others; 0: AdamW for all."""
     weight_decay: float = 0.02
     warmup: float = 0.05
     """Share of the steps."""
@@ -69,7 +72,7 @@ class Loop:
         settings: see there.
         steps: how many.
         seed: of dropout.
-        groups: parameter groups of the optimizer; None: all parameters, norms and biases without decay.
+        groups: parameter groups of AdamW; None: all parameters, norms and biases without decay.
         device: where.
         precision: of what is computed; weights are in single precision.
     """
@@ -89,9 +92,14 @@ class Loop:
         self.half = precision == "bf16-mixed"
         self.network = network.to(device).to(memory_format=torch.channels_last).train()
         self.objective = objective.to(device)
-        optimizer = OptimizerSettings("adamw", settings.lr, weight_decay=settings.weight_decay)
-        self.optimizer = optimizer.build(groups or without_decay(network))
+        self.optimizer = self._optimizer(groups)
         self.average = AveragedModel(network, multi_avg_fn=self._follow, use_buffers=True).eval()
+
+    def _optimizer(self, groups: list[dict[str, Any]] | None) -> Optimizer:
+        lr, decay = self.settings.lr, self.settings.weight_decay
+        if self.settings.muon:
+            return Muon(hidden_and_rest(self.network, self.settings.muon, lr, decay))
+        return OptimizerSettings("adamw", lr, weight_decay=decay).build(groups or without_decay(self.network))
 
     def run(self, observer: Observer, folder: Path | None = None) -> nn.Module:
         """Train to the end; returns the running average in evaluation mode, on its device.

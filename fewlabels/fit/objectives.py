@@ -1,5 +1,6 @@
 """What is minimised: from labels, from the network's own predictions, from those of others."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +26,20 @@ class LabelSettings:
 
 
 class Labels(Objective):
-    """Cross-entropy on random views of the labelled images."""
+    """Cross-entropy on random views of the labelled images: half of a batch weak, the other half strong."""
 
     def __init__(
-        self, pool: Pool, views: Views, settings: LabelSettings, seed: int, device: torch.device = torch.device("cpu")
+        self,
+        pool: Pool,
+        weak: Views,
+        strong: Views,
+        settings: LabelSettings,
+        seed: int,
+        device: torch.device = torch.device("cpu"),
     ) -> None:
         super().__init__()
-        self.pool, self.views, self.settings, self.seed, self.device = pool, views, settings, seed, device
+        self.pool, self.weak, self.strong = pool, weak, strong
+        self.settings, self.seed, self.device = settings, seed, device
         self.images_a_step = settings.batch_size
         groups = pool.by_class() if settings.balanced else [pool.labelled]
         self._rows = Stream(groups, settings.batch_size, seed, "labelled")
@@ -41,7 +49,9 @@ class Labels(Objective):
         """Views float [B, C, H, W] and labels int64 [B]."""
         rows = torch.from_numpy(self._rows.at(step))
         images = self.pool.source.read(rows).to(self.device)
-        return self.views(images, (self.seed, "labelled", step)), self._targets[rows].to(self.device)
+        weak, strong = images.tensor_split(2)
+        views = [self.weak(weak, (self.seed, "labelled", step)), self.strong(strong, (self.seed, "labelled too", step))]
+        return torch.cat(views), self._targets[rows].to(self.device)
 
     def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of logits [B, K]."""
@@ -51,6 +61,10 @@ class Labels(Objective):
         """See :class:`Objective`."""
         images, labels = self.batch(step)
         return self.cost(student(_last(images)), labels)
+
+
+LEAST_HINT = math.log(1e-4)
+"""No image is known so well that nothing could be learned of it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,13 @@ class SelfTraining(Objective):
     soft targets, and SoftMatch's weights (Chen et al. 2023, eq. 4 to 7): 1 above the mean confidence, below it a
     Gaussian of the distance. Distribution alignment is ReMixMatch's (Berthelot et al. 2020, section 3.1), towards a
     ``prior`` that need not be uniform.
+
+    Args:
+        labels: the labelled part, with its views.
+        prior: float [K], shares of the classes among the images.
+        settings: see there.
+        hints: float [N, K], log-probabilities of the source's images by others, whose errors are their own; the
+            teacher's logits are added to them. None: the teacher is alone.
     """
 
     mean: Tensor
@@ -92,13 +113,13 @@ class SelfTraining(Objective):
     def __init__(
         self,
         labels: Labels,
-        weak: Views,
-        strong: Views,
         prior: np.ndarray,
         settings: SelfTrainingSettings,
+        hints: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        self.labels, self.weak, self.strong, self.settings = labels, weak, strong, settings
+        self.labels, self.settings = labels, settings
+        self._hints = None if hints is None else torch.from_numpy(hints).float().clamp(min=LEAST_HINT)
         self.images_a_step = labels.images_a_step + settings.batch_size
         pool = labels.pool
         self._rows = Stream(
@@ -119,8 +140,11 @@ class SelfTraining(Objective):
         unlabelled = self.labels.pool.source.read(rows).to(images.device)
         key = (self.labels.seed, "unlabelled", step)
         with torch.no_grad():
-            targets, weights = self.targets(teacher(_last(self.weak(unlabelled, (*key, "weak")))))
-        of_labels, others = _together(student, images, self.strong(unlabelled, (*key, "strong")))
+            logits = teacher(_last(self.labels.weak(unlabelled, (*key, "weak")))).float()
+            if self._hints is not None:
+                logits = logits + self._hints[rows].to(logits.device)
+            targets, weights = self.targets(logits)
+        of_labels, others = _together(student, images, self.labels.strong(unlabelled, (*key, "strong")))
         consistency = (weights * F.cross_entropy(others, targets, reduction="none")).mean()
         return self.labels.cost(of_labels, labels) + self.settings.weight * consistency
 
@@ -152,16 +176,15 @@ class Distillation(Objective):
     """Labels, and given soft targets for the images without (Hinton et al. 2015).
 
     Args:
-        labels: the labelled part.
-        strong: views of the others.
+        labels: the labelled part, with its views; the others are seen by the weak ones.
         rows: int64 [N] of the source.
         targets: float [N, K], probabilities.
         batch_size: of them a step.
     """
 
-    def __init__(self, labels: Labels, strong: Views, rows: np.ndarray, targets: np.ndarray, batch_size: int) -> None:
+    def __init__(self, labels: Labels, rows: np.ndarray, targets: np.ndarray, batch_size: int) -> None:
         super().__init__()
-        self.labels, self.strong, self.rows = labels, strong, rows
+        self.labels, self.rows = labels, rows
         self.images_a_step = labels.images_a_step + batch_size
         self._targets = torch.from_numpy(targets).float()
         self._places = Stream([np.arange(len(rows))], batch_size, labels.seed, "distilled")
@@ -171,7 +194,7 @@ class Distillation(Objective):
         images, labels = self.labels.batch(step)
         places = self._places.at(step)
         others = self.labels.pool.source.read(self.rows[places]).to(images.device)
-        views = self.strong(others, (self.labels.seed, "distilled", step))
+        views = self.labels.weak(others, (self.labels.seed, "distilled", step))
         of_labels, of_others = _together(student, images, views)
         cost = F.cross_entropy(of_others, self._targets[places].to(images.device))
         return self.labels.cost(of_labels, labels) + cost

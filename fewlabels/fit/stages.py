@@ -93,6 +93,10 @@ class Stages:
                 total += json.loads(plan.read_text())["seconds"]
         return total
 
+    def steps_in(self, arm: str, loop: Callable[[], Loop], seconds: float) -> int:
+        """How many steps of an arm's training so much time is enough for."""
+        return self._steps(arm, loop(), time.perf_counter() + seconds)
+
     def _steps(self, arm: str, training: Loop, until: float) -> int:
         """How many there is time for, at least one."""
         if arm not in self._paces:

@@ -288,4 +288,5 @@ def fit_views(channels: int) -> tuple[Recipe, Recipe]:
     """A weak recipe, which leaves an image much as it is, and a strong one; for training with labels."""
     strong = RECIPES["rgb-small" if channels == 3 else "gray-small"]
     assert isinstance(strong, Recipe)
-    return Recipe(flip=0.5, translate=0.08), replace(strong, erase=0.5)
+    # Smaller crops may lose what the label names.
+    return Recipe(flip=0.5, translate=0.08), replace(strong, crop_area=(0.4, 1.0))

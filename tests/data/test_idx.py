@@ -32,7 +32,7 @@ def test_reads_what_the_format_says(tmp_path: Path, pack):
         (idx_bytes(np.zeros(5, np.uint8)) + bytes(20), "swapped"),
         (idx_bytes(IMAGES)[:-1], "holds 23 bytes"),
         (idx_bytes(IMAGES) + b"x", "holds 25 bytes"),
-        (gzip.compress(idx_bytes(IMAGES))[:-9], "truncated"),
+        (gzip.compress(idx_bytes(IMAGES), mtime=0)[:-9], "truncated"),  # the time would stand in the test's name
         (b"\0\0\x08\x03" + struct.pack(">3i", -1, 3, 4), "promises"),
         (b"\0\0\x08\x03" + struct.pack(">3i", 2**31 - 1, 2**31 - 1, 2**31 - 1), "promises"),
     ],

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import softmax
 
 from fewlabels.evaluate import calibration_error
-from fewlabels.fit.calibration import temperature, temperature_for
+from fewlabels.fit.calibration import pool_weights, temperature_for
 from fewlabels.fit.prior import class_prior
 
 
@@ -18,9 +18,9 @@ def drawn(t: float, number: int = 4000, seed: int = 0):
 @pytest.mark.parametrize("t", [0.5, 1.0, 3.0])
 def test_the_temperature_that_drew_the_labels_is_found(t):
     logits, labels = drawn(t)
-    found = temperature(logits, labels)
-    assert found == pytest.approx(t, rel=0.08)
-    assert calibration_error(softmax(logits / found, axis=1), labels) < 0.02
+    (found,) = pool_weights([logits], labels)
+    assert 1 / found == pytest.approx(t, rel=0.08)
+    assert calibration_error(softmax(logits * found, axis=1), labels) < 0.02
     if t != 1:
         assert calibration_error(softmax(logits, axis=1), labels) > 0.05
 
@@ -41,8 +41,19 @@ def test_the_calibration_error_by_hand():
 
 def test_a_few_images_that_are_all_right_do_not_make_the_network_sure():
     logits = np.eye(3)[np.array([0, 1, 2, 0])] * 2
-    found = temperature(logits, np.array([0, 1, 2, 0]))
-    assert 0.7 < softmax(logits / found, axis=1).max() < 0.95
+    (found,) = pool_weights([logits], np.array([0, 1, 2, 0]))
+    assert 0.7 < softmax(logits * found, axis=1).max() < 0.95
+
+
+def test_the_weights_of_experts_that_drew_the_labels_are_found():
+    rng = np.random.default_rng(0)
+    one, other, noise = (rng.normal(size=(6000, 4)) * size for size in (1.0, 20.0, 0.1))
+    truth = 0.8 * one + 0.06 * other
+    labels = np.array([rng.choice(4, p=p) for p in softmax(truth, axis=1)])
+    found = pool_weights([one, other, noise], labels)
+    np.testing.assert_allclose(found[:2], [0.8, 0.06], rtol=0.1)
+    assert found[2] * 0.1 < 0.05
+    assert pool_weights([one, -other], labels)[1] == 0  # who is wrong is not listened to, nor turned round
 
 
 def test_the_shares_of_classes_are_found_among_images_without_labels():

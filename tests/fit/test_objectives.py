@@ -34,7 +34,7 @@ def networks():
 
 
 def test_labels_by_hand(pool, networks):
-    objective = Labels(pool, plain, LabelSettings(6, smoothing=0.3), seed=0)
+    objective = Labels(pool, plain, plain, LabelSettings(6, smoothing=0.3), seed=0)
     images, labels = objective.batch(5)
     assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2]
     logits = networks[0](images).log_softmax(dim=1)
@@ -46,16 +46,16 @@ def test_labels_by_hand(pool, networks):
 def test_each_class_as_often_as_it_has_labels_if_not_balanced(fmnist):
     labels = np.array([0] * 9 + [1] * 3)
     pool = Pool.of(ArraySource(fmnist.train.images[:12], labels, NAMES))
-    objective = Labels(pool, plain, LabelSettings(12, balanced=False), seed=0)
+    objective = Labels(pool, plain, plain, LabelSettings(12, balanced=False), seed=0)
     assert objective.batch(0)[1].sum() == 3
 
 
 def test_self_training_by_hand(pool, networks):
     student, teacher = networks
-    labels = Labels(pool, plain, LabelSettings(6, smoothing=0.0), seed=0)
+    labels = Labels(pool, plain, brighter, LabelSettings(6, smoothing=0.0), seed=0)
     prior = np.array([0.2, 0.3, 0.5])
     settings = SelfTrainingSettings(batch_size=20, weight=0.7, memory=0.0, sigmas=2)
-    objective = SelfTraining(labels, plain, brighter, prior, settings)
+    objective = SelfTraining(labels, prior, settings)
     loss = objective(student, teacher, 3)
     rows = torch.from_numpy(objective._rows.at(3))
     others = pool.source.read(rows)
@@ -74,10 +74,32 @@ def test_self_training_by_hand(pool, networks):
     assert objective.told().startswith(f"covers {weights.mean():.0%}, classes ")
 
 
+def test_half_of_a_batch_is_weak_and_half_strong(pool):
+    objective = Labels(pool, plain, brighter, LabelSettings(6), seed=0)
+    images, _ = objective.batch(0)
+    assert images[:3].amin() == 0  # the background stays black
+    assert images[3:].amin() == 0.5
+
+
+def test_hints_are_added_to_the_teachers_logits(pool, networks):
+    """Where the teacher knows nothing, the targets are the hints."""
+    student, teacher = networks
+    torch.nn.init.zeros_(teacher.head.weight)
+    torch.nn.init.zeros_(teacher.head.bias)
+    hints = np.log(np.random.default_rng(0).dirichlet(np.ones(3), 40))
+    settings = SelfTrainingSettings(batch_size=20, align=False, memory=0.0, sigmas=1e-3)
+    objective = SelfTraining(Labels(pool, plain, plain, LabelSettings(6), seed=0), np.full(3, 1 / 3), settings, hints)
+    loss = objective(student, teacher, 1)
+    rows = objective._rows.at(1)
+    logs = student(plain(pool.source.read(rows), ())).log_softmax(dim=1).detach().numpy()
+    by_hand = -(np.exp(np.maximum(hints[rows], np.log(1e-4))) * logs).sum(axis=1).mean()
+    assert loss.item() - objective.labels(*networks, 1).item() == pytest.approx(by_hand, rel=1e-3)
+
+
 def test_the_teachers_predictions_teach_the_teacher_nothing(pool, networks):
     student, teacher = networks
-    labels = Labels(pool, plain, LabelSettings(6), seed=0)
-    SelfTraining(labels, plain, brighter, np.full(3, 1 / 3), SelfTrainingSettings(8))(student, teacher, 0).backward()
+    labels = Labels(pool, plain, plain, LabelSettings(6), seed=0)
+    SelfTraining(labels, np.full(3, 1 / 3), SelfTrainingSettings(8))(student, teacher, 0).backward()
     assert all(weight.grad is None for weight in teacher.parameters())
     assert all(weight.grad is not None for weight in student.parameters())
 
@@ -85,7 +107,7 @@ def test_the_teachers_predictions_teach_the_teacher_nothing(pool, networks):
 def test_alignment_draws_the_shares_to_the_prior(pool):
     prior = np.array([0.1, 0.3, 0.6])
     settings = SelfTrainingSettings(memory=0.9)
-    objective = SelfTraining(Labels(pool, plain, LabelSettings(6), 0), plain, plain, prior, settings)
+    objective = SelfTraining(Labels(pool, plain, plain, LabelSettings(6), 0), prior, settings)
     generator = torch.Generator().manual_seed(0)
     shares = [objective.targets(torch.randn(400, 3, generator=generator) * 0.3)[0].mean(dim=0) for _ in range(100)][-1]
     torch.testing.assert_close(shares, torch.tensor(prior).float(), atol=0.03, rtol=0)
@@ -95,8 +117,8 @@ def test_distillation_by_hand(pool, networks):
     student, _ = networks
     rows = pool.unlabelled
     targets = np.random.default_rng(0).dirichlet(np.ones(3), len(rows))
-    labels = Labels(pool, plain, LabelSettings(6), seed=0)
-    objective = Distillation(labels, brighter, rows, targets, batch_size=10)
+    labels = Labels(pool, brighter, plain, LabelSettings(6), seed=0)
+    objective = Distillation(labels, rows, targets, batch_size=10)
     loss = objective(*networks, 2)
     places = objective._places.at(2)
     logs = student(brighter(pool.source.read(rows[places]), ())).log_softmax(dim=1).detach().numpy()
