@@ -161,6 +161,7 @@ def fit(
     save_classifier(fitted.network, model_file)
     tested = evaluate(fitted.network, splits.test)
     about = {"labels": labels, "draw": draw, "seed": seed, "decided": asdict(settings), "strategy": fitted.strategy}
+    about |= {"pseudo_labels": fitted.pseudo_labels}
     about |= {"tried": fitted.tried, "said": fitted.said, "estimate": fitted.estimate and fitted.estimate._asdict()}
     figures: dict[str, Any] = {"macro_f1": tested.macro_f1, "accuracy": tested.accuracy, "seconds": seconds}
     figures |= {"calibration_error": tested.calibration_error, "per_class": tested.per_class}

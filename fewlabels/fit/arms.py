@@ -18,8 +18,8 @@ from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.kernel import kernel_ridge
 from fewlabels.fit.loop import Loop, LoopSettings, Objective
-from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings
-from fewlabels.fit.pool import Pool, folds
+from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings, smoothed
+from fewlabels.fit.pool import Pool
 from fewlabels.fit.propagation import neighbour_graph, propagated
 from fewlabels.fit.stages import Stages
 from fewlabels.models.classifier import Classifier
@@ -133,13 +133,17 @@ class NetworkArm(Arm):
 
     at_most: ClassVar[int] = 20_000
     """Steps."""
+    test_views: ClassVar[bool] = True
+    """Networks that have seen few images err less by :attr:`Classifier.test_views`; those that saw all, no more."""
 
     def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
         return outputs(self.train(pool, part, seconds), pool.source)
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
-        return self.lab.stages.network(self.name, part, lambda: self.loop(pool, part), seconds)
+        network = self.lab.stages.network(self.name, part, lambda: self.loop(pool, part), seconds)
+        network.test_views = self.test_views
+        return network
 
     def steps_in(self, pool: Pool, part: str, seconds: float) -> int:
         """So many are done in this time."""
@@ -185,7 +189,9 @@ class Probe(NetworkArm):
     name = "probe"
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
-        return self.lab.probed(self.backbone, self.weights, pool, part).eval()
+        network = self.lab.probed(self.backbone, self.weights, pool, part).eval()
+        network.test_views = self.test_views
+        return network
 
 
 @dataclass(frozen=True)
@@ -218,7 +224,8 @@ class SelfTrain(NetworkArm):
     settings: LoopSettings = LoopSettings(muon=0.02)
 
     name = "selftrain"
-    fewest: ClassVar[int] = 200
+    test_views = False
+    fewest: ClassVar[int] = 150
     """Steps; in fewer it learns less than the others knew."""
 
     def loop(self, pool: Pool, part: str) -> Loop:
@@ -229,23 +236,26 @@ class SelfTrain(NetworkArm):
 
 @dataclass(frozen=True)
 class Student(NetworkArm):
-    """Labels, and what other networks say of the images without."""
+    """What other networks say of the images without labels, and the labels among them."""
 
     rows: np.ndarray
     """int64 [N] of the source."""
     targets: np.ndarray
     """float [N, K]: their probabilities."""
-    labels: LabelSettings = LabelSettings()
+    smoothing: float = 0.1
+    """Of the labels."""
     settings: LoopSettings = LoopSettings(lr=4e-3, muon=0.02, ema=0.999)
-    batch_size: int = 448
+    batch_size: int = 512
 
     name = "student"
+    test_views = False
 
     def loop(self, pool: Pool, part: str) -> Loop:
-        labels = self.lab.labels(pool, part, self.labels)
-        objective = Distillation(labels, self.rows, self.targets, self.batch_size)
-        network = self.lab.fresh(self.backbone, pool, part)
-        return self._looped(part, network, objective, self.settings)
+        rows = np.concatenate([self.rows, pool.labelled])
+        targets = np.concatenate([self.targets, smoothed(pool.labels, self.targets.shape[1], self.smoothing)])
+        lab = self.lab
+        objective = Distillation(pool.source, lab.weak, rows, targets, self.batch_size, lab.seed_of(part), lab.device)
+        return self._looped(part, lab.fresh(self.backbone, pool, part), objective, self.settings)
 
 
 @dataclass(frozen=True)
@@ -286,9 +296,8 @@ class CrossFitted:
         return probabilities
 
 
-def cross_fit(arm: Arm, pool: Pool, number: int, seed: int, seconds: Callable[[], float]) -> CrossFitted:
-    """Use the arm once for each fold, without that fold's labels; ``seconds`` is asked before each."""
-    parts = folds(pool.labels, number, seed)
+def cross_fit(arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[], float]) -> CrossFitted:
+    """Use the arm once for each part that is held out, without its labels; ``seconds`` is asked before each."""
     logits = [arm.logits(pool.without(places), f"fold-{fold}", seconds()) for fold, places in enumerate(parts)]
     return CrossFitted(pool, parts, logits)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.preprocessing import normalize
 from torch import nn
 
 from fewlabels.evaluate import outputs
@@ -16,23 +17,44 @@ DECAY = 0.7
 """Of the learning rate, from a layer to the one below it."""
 
 
-def probed_head(network: Classifier, pool: Pool, seed: int = 0) -> np.ndarray:
-    """The head that a logistic probe learns on the network's features: float64 [K, F + 1], the bias last.
+FEW_SHOTS = 5
+"""Labels a class up to which the mean of a class tells more than a fitted probe."""
+SHARPNESS = 5.0
+"""Of squared distances between features of length 1, as logits; folds, where there are any, set it right."""
 
-    The probe divides features by their length and standardises them; here that is folded into the weights.
+
+def probed_head(network: Classifier, pool: Pool, seed: int = 0) -> np.ndarray:
+    """The head that a probe learns on the network's frozen features: float64 [K, F + 1], the bias last.
+
+    The probe is logistic; up to ``FEW_SHOTS`` labels a class, on average, it is the nearest class mean
+    (Snell et al. 2017, section 2.4).
     """
     source = pool.source.subset(pool.labelled)
-    _, scale, logistic = logistic_probe(outputs(network.backbone, source), source.labels, seed).estimator
-    weight, bias = logistic.coef_, logistic.intercept_
-    if len(logistic.classes_) == 2:  # scikit-learn keeps one row for two classes
-        weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
-    weight = weight / scale.scale_
-    bias = bias - weight @ scale.mean_
+    features = outputs(network.backbone, source)
+    few = len(pool.labelled) <= FEW_SHOTS * len(np.unique(pool.labels))
+    classes, weight, bias = _means(features, source.labels) if few else _logistic(features, source.labels, seed)
     weight = weight / np.sqrt(weight.shape[1])  # the classifier's features are so many times longer than 1
     head = np.zeros((len(pool.source.class_names), weight.shape[1] + 1))
     head[:, -1] = bias.min() - 10  # a class without a label is not named
-    head[logistic.classes_] = np.column_stack([weight, bias])
+    head[classes] = np.column_stack([weight, bias])
     return head
+
+
+def _logistic(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes, and of each the weights [F] of features of length 1, and the bias."""
+    _, scale, logistic = logistic_probe(features, labels, seed).estimator
+    weight, bias = logistic.coef_, logistic.intercept_
+    if len(logistic.classes_) == 2:  # scikit-learn keeps one row for two classes
+        weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
+    weight = weight / scale.scale_  # what standardises the features is in the weights
+    return logistic.classes_, weight, bias - weight @ scale.mean_
+
+
+def _means(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As :func:`_logistic`: minus the squared distance to the mean of each class, less what all classes share."""
+    classes, unit = np.unique(labels), normalize(features)
+    means = np.stack([unit[labels == cls].mean(axis=0) for cls in classes])
+    return classes, 2 * SHARPNESS * means, -SHARPNESS * np.square(means).sum(axis=1)
 
 
 def with_head(network: Classifier, head: np.ndarray) -> Classifier:

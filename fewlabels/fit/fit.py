@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -37,7 +38,7 @@ from fewlabels.fit.arms import (
 )
 from fewlabels.fit.calibration import temperature_for
 from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, macro_f1
-from fewlabels.fit.pool import Pool
+from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
 from fewlabels.fit.stages import Stages
 from fewlabels.models.backbones import make_backbone, refuse_size
@@ -46,10 +47,9 @@ from fewlabels.models.weights import load_backbone, read_weights
 from fewlabels.observe import Observer
 
 Strategy = Literal["auto", "supervised", "probe", "finetune", "kernel", "propagate", "selftrain"]
-FOLDS = 3
 WEIGHTS = {
-    **{"supervised": 1.0, "probe": 0.1, "finetune": 1.0, "kernel": 0.2, "propagate": 0.2, "selftrain": 3.0},
-    **{"teacher": 9.0, "student": 8.0, "final": 3.0},
+    **{"supervised": 1.0, "probe": 0.1, "finetune": 1.0, "kernel": 0.2, "propagate": 0.2, "selftrain": 2.0},
+    **{"teacher": 18.0, "student": 4.0, "final": 3.0},
 }
 """What one training of each may take of the time, relative to the others."""
 FEW = 50
@@ -97,6 +97,8 @@ class Fitted(NamedTuple):
     """Macro-F1 on folds of every way that was tried."""
     said: list[str]
     """The reasons, line by line."""
+    pseudo_labels: dict[str, int]
+    """Images without a label by the class that the network was told; empty where it learned from labels alone."""
 
 
 class Fit:
@@ -131,6 +133,7 @@ class Fit:
         self.weights = None if settings.start_from is None else Path(settings.start_from)
         self._check()  # before anything is written
         self.said: list[str] = []
+        self.pseudo_labels: dict[str, int] = {}
         self._teachers = np.empty(0)
         """Of the folds, together: log-probabilities of all images."""
         self._say = observer("fit").say
@@ -142,6 +145,7 @@ class Fit:
         self.stages = Stages(folder, decided, observer, device)
         self.lab = Lab(self.stages, *views, seed, device, precision)
         self.features = Features(pool, None if self.weights is None else self._embedded)
+        self.parts = held_out(pool.labels, seed)
         self.budget = Budget(settings.budget - self.stages.seconds(), self._total_weight())
 
     def go(self) -> Fitted:
@@ -183,7 +187,7 @@ class Fit:
     def _total_weight(self) -> float:
         wanted = self._wanted()
         last = [*wanted[:-1], "teacher", "student"] if "selftrain" in wanted else ["final"]
-        return sum(FOLDS * WEIGHTS[name] for name in wanted) + sum(WEIGHTS[name] for name in last)
+        return sum(len(self.parts) * WEIGHTS[name] for name in wanted) + sum(WEIGHTS[name] for name in last)
 
     def _try_arms(self) -> dict[str, CrossFitted]:
         """Of each arm; of these experts together, as ``committee``; of what learns from them, if there is time."""
@@ -194,7 +198,7 @@ class Fit:
             else:
                 arm = self._arm(name)
                 seconds = partial(self.budget.share, WEIGHTS[name])
-                self._tell(name, tried, cross_fit(arm, self.pool, FOLDS, self.seed, seconds))
+                self._tell(name, tried, cross_fit(arm, self.pool, self.parts, seconds))
         return tried
 
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
@@ -207,13 +211,13 @@ class Fit:
             self._note(f"selftrain: {each:.0f} s a fold are too few for the {arm.fewest} steps it needs; not tried")
             return
         seconds = partial(self.budget.share, WEIGHTS["selftrain"])
-        teachers = cross_fit(arm, self.pool, FOLDS, self.seed, seconds)
+        teachers = cross_fit(arm, self.pool, self.parts, seconds)
         self._tell("selftrain", tried, pooled({"teachers": teachers, "committee": committee}))
         self._teachers = np.log(teachers.mean())
 
     def _tell(self, name: str, tried: dict[str, CrossFitted], fitted: CrossFitted) -> None:
         tried[name] = fitted
-        self._note(f"{name}: macro-F1 {self._score(fitted):.3f} on {FOLDS} folds of the labels")
+        self._note(f"{name}: macro-F1 {self._score(fitted):.3f} on {len(fitted.held):,} labels held out")
 
     def _arm(self, name: str) -> Arm:
         backbone = self.settings.backbone
@@ -246,10 +250,11 @@ class Fit:
         confusion = self._confusion(tried[best])
         shares = np.bincount(self.pool.labels, minlength=len(confusion)) / len(self.pool.labels)
         estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on)
-        return Fitted(self._finished(network, t), best, estimate, scores, self.said)
+        return Fitted(self._finished(network, t), best, estimate, scores, self.said, self.pseudo_labels)
 
     def _made(self, name: str, tried: dict[str, CrossFitted]) -> tuple[Classifier, float] | None:
         """A network and its temperature."""
+        self.pseudo_labels = {}
         if name in ("committee", "selftrain", "kernel", "propagate"):
             return self._student(name, tried)
         arm = self._arm(name)
@@ -281,6 +286,7 @@ class Fit:
             rows = pool.unlabelled
             student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1))
             network = student.train(pool, f"of-{name}", self.budget.share(math.inf))
+        self._tell_apart(logs)
         logits = outputs(network, self._some())
         agrees = float((logits.argmax(axis=1) == told).mean())
         self._note(f"student: says what its teachers say of {agrees:.1%} of {len(kept):,} images it has not seen")
@@ -288,6 +294,18 @@ class Fit:
             return network, temperature_for(logits, right)
         self._note("student: differs from its teachers more often than they are wrong; the next best is taken")
         return None
+
+    def _tell_apart(self, logs: np.ndarray) -> None:
+        """Which classes are named how often, for whoever wonders where the training went."""
+        named = np.bincount(logs[self.pool.unlabelled].argmax(axis=1), minlength=logs.shape[1])
+        self.pseudo_labels = dict(zip(self.pool.source.class_names, named.tolist(), strict=True))
+        by_count = sorted(self.pseudo_labels.items(), key=itemgetter(1))
+        fewest, most = by_count[0], by_count[-1]
+        sure = np.exp(logs[self.pool.unlabelled].max(axis=1)).mean()
+        self._note(
+            f"of {named.sum():,} images without a label, {fewest[1]:,} are taken for {fewest[0]}, {most[1]:,} for "
+            f"{most[0]}; on average it is {sure:.0%} sure"
+        )
 
     def _said(self, name: str, tried: dict[str, CrossFitted]) -> np.ndarray:
         """Logits of all images by experts who know all labels, each weighed as on the folds: float32 [N, K]."""
@@ -308,7 +326,7 @@ class Fit:
         arm = self._arm(name)
         assert isinstance(arm, NetworkArm)
         network = arm.train(self.pool, "final", self.settings.budget - self.stages.seconds())
-        return Fitted(self._finished(network, 1.0), name, None, {}, self.said)
+        return Fitted(self._finished(network, 1.0), name, None, {}, self.said, {})
 
     def _logs(self, logits: np.ndarray) -> np.ndarray:
         """Log-probabilities; a class without a label has none."""

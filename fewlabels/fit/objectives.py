@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.data.order import Stream
+from fewlabels.data.source import ArraySource
 from fewlabels.engine.pairs import Views
 from fewlabels.fit.loop import Objective
 from fewlabels.fit.pool import Pool
@@ -71,7 +72,7 @@ LEAST_HINT = math.log(1e-4)
 class SelfTrainingSettings:
     """Batches of images without labels."""
 
-    batch_size: int = 448
+    batch_size: int = 192
     weight: float = 1.0
     """Of the loss on them."""
     sigmas: float = 2.0
@@ -173,31 +174,53 @@ class SelfTraining(Objective):
 
 
 class Distillation(Objective):
-    """Labels, and given soft targets for the images without (Hinton et al. 2015).
+    """Given soft targets (Hinton et al. 2015).
+
+    Labels are among the targets. In a batch of their own a small network learned them by heart, and the others less.
 
     Args:
-        labels: the labelled part, with its views; the others are seen by the weak ones.
+        source: the images.
+        view: of them.
         rows: int64 [N] of the source.
-        targets: float [N, K], probabilities.
-        batch_size: of them a step.
+        targets: float [N, K], their probabilities.
+        batch_size: images a step.
+        seed: of order and views.
+        device: where.
     """
 
-    def __init__(self, labels: Labels, rows: np.ndarray, targets: np.ndarray, batch_size: int) -> None:
+    def __init__(
+        self,
+        source: ArraySource,
+        view: Views,
+        rows: np.ndarray,
+        targets: np.ndarray,
+        batch_size: int,
+        seed: int,
+        device: torch.device = torch.device("cpu"),
+    ) -> None:
         super().__init__()
-        self.labels, self.rows = labels, rows
-        self.images_a_step = labels.images_a_step + batch_size
+        self.source, self.view, self.rows, self.seed, self.device = source, view, rows, seed, device
+        self.images_a_step = batch_size
         self._targets = torch.from_numpy(targets).float()
-        self._places = Stream([np.arange(len(rows))], batch_size, labels.seed, "distilled")
+        self._places = Stream([np.arange(len(rows))], batch_size, seed, "distilled")
 
     def forward(self, student: nn.Module, teacher: nn.Module, step: int) -> Tensor:
         """See :class:`Objective`."""
-        images, labels = self.labels.batch(step)
         places = self._places.at(step)
-        others = self.labels.pool.source.read(self.rows[places]).to(images.device)
-        views = self.labels.weak(others, (self.labels.seed, "distilled", step))
-        of_labels, of_others = _together(student, images, views)
-        cost = F.cross_entropy(of_others, self._targets[places].to(images.device))
-        return self.labels.cost(of_labels, labels) + cost
+        images = self.source.read(self.rows[places]).to(self.device)
+        logits = student(_last(self.view(images, (self.seed, "distilled", step)))).float()
+        return F.cross_entropy(logits, self._targets[places].to(self.device))
+
+
+def smoothed(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
+    """Labels int64 [N] as targets float64 [N, K], a share of each spread over all classes.
+
+    >>> smoothed(np.array([1]), 2, 0.1).tolist()
+    [[0.05, 0.95]]
+    """
+    targets = np.full((len(labels), classes), smoothing / classes)
+    targets[np.arange(len(labels)), labels] += 1 - smoothing
+    return targets
 
 
 def _together(student: nn.Module, labelled: Tensor, others: Tensor) -> list[Tensor]:

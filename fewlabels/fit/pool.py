@@ -9,6 +9,10 @@ from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.errors import InputError
 from fewlabels.seeding import generator
 
+FOLDS = 3
+MANY = 5000
+"""Labels above which a tenth of them tells enough: it alone is held out, and the time goes to training."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -62,3 +66,8 @@ def folds(labels: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
     counts = np.bincount(labels)
     held = by_class[counts[labels[by_class]] > 1]
     return [np.sort(held[fold::number]) for fold in range(min(number, len(held)))]
+
+
+def held_out(labels: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Places to hold out, one part after the other: three folds, or of many labels one tenth alone."""
+    return folds(labels, FOLDS, seed) if len(labels) <= MANY else folds(labels, 10, seed)[:1]

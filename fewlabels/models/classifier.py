@@ -1,7 +1,8 @@
 """A backbone with a head that names classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +12,9 @@ from fewlabels.seeding import seeded
 
 class Classifier(nn.Module):
     """A backbone and a head: float [B, C, H, W] to logits [B, K].
+
+    With :attr:`test_views` set, logits are the mean over the six views of :func:`shifted_and_mirrored` in evaluation
+    mode: at six times the cost a small network errs less. It suits images whose mirror image could be one of them.
 
     Args:
         backbone: a name in :data:`~fewlabels.models.backbones.BACKBONES`.
@@ -28,6 +32,7 @@ class Classifier(nn.Module):
         self.backbone_name = backbone
         self.class_names = tuple(class_names)
         self.hidden = hidden
+        self.test_views = False
         with seeded(seed, "init"):
             self.backbone = make_backbone(backbone, channels)
             features, classes = self.backbone.num_features, len(self.class_names)
@@ -36,8 +41,28 @@ class Classifier(nn.Module):
                 self.head = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training or not self.test_views:
+            return self._of_one_view(x)
+        views = [self._of_one_view(view) for view in shifted_and_mirrored(x)]
+        return torch.stack(views).mean(dim=0)
+
+    def _of_one_view(self, x: Tensor) -> Tensor:
         features: Tensor = self.backbone(x)
         if not self.hidden:
             features = F.normalize(features, dim=1) * features.shape[1] ** 0.5
         logits: Tensor = self.head(features)
         return logits
+
+
+def shifted_and_mirrored(images: Tensor) -> Iterator[Tensor]:
+    """Images [B, C, H, W] as they are, a little up and to the left, down and to the right; and each in the mirror.
+
+    The shift is a 28th of the size, at least a pixel; what is missing repeats the border.
+    """
+    height, width = images.shape[2:]
+    down, right = max(1, round(height / 28)), max(1, round(width / 28))
+    wider = F.pad(images, (right, right, down, down), mode="replicate")
+    for times in (1, 2, 0):
+        view = wider[:, :, times * down : times * down + height, times * right : times * right + width]
+        yield view
+        yield view.flip(-1)

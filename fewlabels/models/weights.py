@@ -83,6 +83,7 @@ def save_classifier(model: Classifier, path: Path) -> None:
         "channels": str(model.backbone.channels),
         "class_names": json.dumps(model.class_names),
         "hidden": str(model.hidden),
+        "test_views": str(int(model.test_views)),
     }
     save_weights(model, path, about)
 
@@ -114,4 +115,5 @@ def load_classifier(path: Path) -> Classifier:
     if not of_timm:
         model = model.to_empty(device="cpu")
     load_exactly(model, tensors, path)
+    model.test_views = about.get("test_views") == "1"
     return model.eval()

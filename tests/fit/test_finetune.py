@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.preprocessing import normalize
 
 from fewlabels.data.source import ArraySource
 from fewlabels.evaluate import outputs, probabilities
@@ -25,6 +27,22 @@ def test_the_head_says_what_the_probe_says(classes, fmnist):
     np.testing.assert_allclose(said[:, classes], wanted, atol=2e-3)
     absent = [c for c in range(3) if c not in classes]
     assert (said[:, absent] < 0.01).all()
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_few_labels_are_the_nearest_class_mean(shots, fmnist):
+    train = fmnist.train
+    labels = np.full(300, -1)
+    for cls in (0, 2):
+        rows = np.flatnonzero(train.labels[:300] == cls)[:shots]
+        labels[rows] = cls
+    pool = Pool.of(ArraySource(train.images[:300], labels, ("a", "b", "c")))
+    network = Classifier("article", pool.source.class_names, seed=0)
+    with_head(network, probed_head(network, pool))
+    features = normalize(outputs(network.backbone, pool.source))
+    means = np.stack([features[labels == cls].mean(axis=0) for cls in (0, 2)])
+    nearest = np.array([0, 2])[euclidean_distances(features, means).argmin(axis=1)]
+    np.testing.assert_array_equal(outputs(network, pool.source).argmax(axis=1), nearest)
 
 
 def test_a_head_with_a_hidden_layer_has_no_place_for_it():

@@ -3,7 +3,7 @@ import pytest
 
 from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
-from fewlabels.fit.pool import Pool, folds
+from fewlabels.fit.pool import MANY, Pool, folds, held_out
 
 
 def source(labels) -> ArraySource:
@@ -40,3 +40,8 @@ def test_folds_spread_every_class_and_keep_the_only_one_of_its_class():
     assert abs(len(held[0]) - len(held[2])) <= 1
     assert len(np.unique(np.concatenate(held))) == 73
     assert not np.array_equal(held[0], folds(labels, 3, seed=2)[0])
+
+
+@pytest.mark.parametrize(("number", "sizes"), [(MANY, [1667, 1667, 1666]), (MANY + 1, [501])])
+def test_of_many_labels_one_part_is_held_out(number, sizes):
+    assert [len(part) for part in held_out(np.arange(number) % 7, seed=0)] == sizes

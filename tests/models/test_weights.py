@@ -17,11 +17,13 @@ def same(first, second) -> bool:
 
 def test_a_classifier_comes_back_whole(tmp_path: Path):
     model = Classifier("article", ["a", "<script>", "ü"], seed=3)
+    model.test_views = True
     save_classifier(model, tmp_path / "model.safetensors")
     back = load_classifier(tmp_path / "model.safetensors")
     assert same(model, back)
     assert back.class_names == ("a", "<script>", "ü")
     assert not back.training
+    assert back.test_views
 
 
 @pytest.mark.parametrize("kind", ["backbone", "classifier"])
