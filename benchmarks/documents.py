@@ -12,13 +12,16 @@ from matplotlib.figure import Figure
 from benchmarks.correlations import correlation
 from benchmarks.harness import RESULTS
 from benchmarks.ratios import article_rows, ratio
+from benchmarks.worth import labels_needed
 from fewlabels.article.arms import ArticlePlan
 from fewlabels.article.summary import ArmSummary, claims, summarise
 from fewlabels.files import written_whole
 
 ROOT = Path(__file__).parent.parent
 SPEED_PLOT = ROOT / "docs" / "pretrain_speed.svg"
+LABELS_PLOT = ROOT / "docs" / "labels.svg"
 
+COLOURS = ("#bab0ac", "#f28e2b", "#59a14f", "#4e79a7")
 
 NOT_YET = "Not measured yet."
 
@@ -223,6 +226,95 @@ def scores_table() -> str:
     return table(f"score | within methods ({runs[0]} runs) | over all ({runs[1]} runs)", "lrr", lines)
 
 
+def by_draw(seeds: list[dict[str, Any]], name: str = "macro_f1") -> str:
+    """Mean and spread."""
+    values = [row[name] for row in seeds]
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def label_rows(*groups: str) -> list[dict[str, Any]]:
+    """Those of ``labels.json`` in these groups; with none named, those of the hard cases."""
+    found = rows("labels") if measured("labels") else []
+    return [row for row in found if (row["group"] in groups if groups else row["group"] not in ("main", "curve"))]
+
+
+def labels_table() -> str:
+    """Macro-F1 by strategy and backbone, for the groups that were given more time."""
+    if not label_rows("main"):
+        return NOT_YET
+    lines = [
+        [f"{labels:,}", strategy, f"`{backbone}`", str(minutes), by_draw(seeds), by_draw(seeds, "ece"), str(len(seeds))]
+        for (labels, strategy, backbone, minutes), seeds in grouped(
+            label_rows("main"), "labels", "strategy", "backbone", "minutes"
+        ).items()
+    ]
+    head = "labels | strategy | backbone | minutes at most | macro-F1 | calibration error | seeds"
+    return table(head, "rllrrrr", lines)
+
+
+def curve_table() -> str:
+    """Macro-F1 by number of labels and strategy."""
+    if not label_rows("curve"):
+        return NOT_YET
+    found = grouped(label_rows("curve"), "labels", "strategy")
+    counts, strategies = sorted({labels for labels, _ in found}), list(dict.fromkeys(of for _, of in found))
+    lines = [
+        [f"{labels:,}", *(by_draw(found[labels, of]) if (labels, of) in found else "" for of in strategies)]
+        for labels in counts
+    ]
+    return table(" | ".join(["labels", *strategies]), "r" * (len(strategies) + 1), lines)
+
+
+def labels_worth() -> str:
+    """What the best strategy's labels are worth, a line for each number of them."""
+    curve = grouped(label_rows("curve"), "strategy", "labels")
+    means = {key: mean(row["macro_f1"] for row in seeds) for key, seeds in curve.items()}
+    supervised = {labels: score for (of, labels), score in means.items() if of == "supervised"}
+    if len(supervised) < 2:
+        return NOT_YET
+    said = []
+    for labels in sorted(supervised):
+        score, best = max((score, of) for (of, n), score in means.items() if n == labels)
+        needed = labels_needed(supervised, score)
+        if best == "supervised" or needed <= labels:
+            said.append(f"- With {labels:,} labels no strategy is above supervised training.")
+        elif needed == float("inf"):
+            said.append(
+                f"- With {labels:,} labels, `{best}` is worth more than {max(supervised):,} labels of supervised training."
+            )
+        else:
+            said.append(f"- With {labels:,} labels, `{best}` is worth {needed:,.0f} labels of supervised training.")
+    return "\n".join(said)
+
+
+def hard_table() -> str:
+    """Macro-F1 where labels are uneven or images foreign."""
+    found = grouped(label_rows(), "group", "strategy")
+    if not found:
+        return NOT_YET
+    lines = []
+    for group in dict.fromkeys(group for group, _ in found):
+        supervised, other = (found.get((group, of), []) for of in ("supervised", "selftrain"))
+        pairs = {row["seed"]: row["macro_f1"] for row in supervised}
+        gains = [100 * (row["macro_f1"] - pairs[row["seed"]]) for row in other if row["seed"] in pairs]
+        gain = ", ".join(f"{each:+.1f}" for each in gains)
+        lines.append([group, *(by_draw(each) if each else "" for each in (supervised, other)), gain])
+    return table("labels | supervised | selftrain | points gained, by draw", "lrrr", lines)
+
+
+def labels_foretold() -> str:
+    """How often the interval before the test held what the test gave, as a sentence."""
+    found = [row for row in label_rows("curve") if "estimate" in row]
+    if not found:
+        return NOT_YET
+    held = [row for row in found if row["estimate_low"] <= row["macro_f1"] <= row["estimate_high"]]
+    off = mean(abs(row["estimate"] - row["macro_f1"]) for row in found)
+    return (
+        f"Of {len(found)} fits of the curve, the interval foretold from the labels held the macro-F1 of the test in "
+        f"{len(held)} ({len(held) / len(found):.0%}); the middle of it was off by {100 * off:.1f} points on average."
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "article table": article_table,
     "article claims": article_claims,
@@ -237,6 +329,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "guard cost": guard_cost,
     "methods table": methods_table,
     "scores table": scores_table,
+    "labels table": labels_table,
+    "labels curve": curve_table,
+    "labels worth": labels_worth,
+    "labels hard": hard_table,
+    "labels foretold": labels_foretold,
 }
 
 
@@ -265,6 +362,29 @@ def plot_speed(path: Path) -> None:
         axis.text(40, place, title, va="center", color="white" if row["what"] == "ours" else "black", fontsize=9)
     axis.set(yticks=[], xlabel="images per second: median of the rounds, with their range")
     axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def plot_labels(path: Path) -> None:
+    """Macro-F1 over labels, a line for each strategy with the range of its draws."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axis = figure.subplots()
+    found = grouped(label_rows("curve"), "strategy", "labels")
+    for strategy, colour in zip(dict.fromkeys(of for of, _ in found), COLOURS, strict=False):
+        of_it = {labels: seeds for (of, labels), seeds in found.items() if of == strategy}
+        points = sorted((labels, [row["macro_f1"] for row in seeds]) for labels, seeds in of_it.items())
+        labels = [labels for labels, _ in points]
+        axis.plot(labels, [mean(scores) for _, scores in points], "o-", color=colour, label=strategy)
+        low, high = ([end(scores) for _, scores in points] for end in (min, max))
+        axis.fill_between(labels, low, high, color=colour, alpha=0.2)
+    axis.set(xscale="log", xlabel="labels", ylabel="macro-F1: mean, range of draws")
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     with rc_context({"svg.hashsalt": "fewlabels"}), written_whole(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
@@ -273,3 +393,5 @@ if __name__ == "__main__":
     for page in documents():
         page.write_text(filled_in(page.read_text()))
     plot_speed(SPEED_PLOT)
+    if label_rows("curve"):
+        plot_labels(LABELS_PLOT)

@@ -146,7 +146,11 @@ class Fit:
         self.lab = Lab(self.stages, *views, seed, device, precision)
         self.features = Features(pool, None if self.weights is None else self._embedded)
         self.parts = held_out(pool.labels, seed)
-        self.budget = Budget(settings.budget - self.stages.seconds(), self._total_weight())
+        self.experts = self._experts()
+        self.together = settings.strategy in ("auto", "selftrain") and len(pool.unlabelled) > 0
+        """Whether the experts are asked together, and what they say is learned."""
+        self.teaches = self.together and bool(self.parts) and self._time_to_self_train()
+        self.budget = Budget(settings.budget - self.stages.seconds(), self._total_weight(self.teaches))
 
     def go(self) -> Fitted:
         """Try the arms on folds, take the best, and make the classifier."""
@@ -169,49 +173,60 @@ class Fit:
                 )
             load_backbone(Classifier(self.settings.backbone, ["any"], channels), self.weights)
 
-    def _wanted(self) -> list[str]:
-        """The arms to try, safest first."""
+    def _experts(self) -> list[str]:
+        """The arms to try that learn from nothing but labels, safest first."""
         wish, pretrained = self.settings.strategy, self.weights is not None
-        open_to_all = wish in ("auto", "selftrain") and len(self.pool.unlabelled) > 0
+        all_of_them = wish == "auto" or (wish == "selftrain" and len(self.pool.unlabelled) > 0)
         few = len(self.pool.labelled) <= FEW * len(np.unique(self.pool.labels))
+        others = len(self.pool.unlabelled) > 0
         fits = {
             "supervised": True,
-            "probe": pretrained and (open_to_all or wish == "auto"),
-            "finetune": pretrained and (open_to_all or wish == "auto"),
-            "kernel": open_to_all,
-            "propagate": open_to_all and few,
-            "selftrain": open_to_all,
+            "probe": all_of_them and pretrained,
+            "finetune": all_of_them and pretrained,
+            "kernel": all_of_them and others,
+            "propagate": all_of_them and others and few,
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 
-    def _total_weight(self) -> float:
-        wanted = self._wanted()
-        last = [*wanted[:-1], "teacher", "student"] if "selftrain" in wanted else ["final"]
-        return sum(len(self.parts) * WEIGHTS[name] for name in wanted) + sum(WEIGHTS[name] for name in last)
+    def _time_to_self_train(self) -> bool:
+        """Whether its part of the budget is enough; a fit that goes on is told what it was told before."""
+
+        def enough() -> np.ndarray:
+            seconds = self.settings.budget * WEIGHTS["selftrain"] / self._total_weight(True)
+            classes = len(self.pool.source.class_names)
+            nothing = {"fold-0": np.zeros((len(self.pool.source), classes))}
+            arm = SelfTrain(self.lab, self.settings.teacher, np.full(classes, 1 / classes), nothing)
+            return np.array([seconds, arm.fewest, arm.steps_in(self.pool, "fold-0", seconds)])
+
+        seconds, fewest, steps = self.stages.array("time-to-self-train", enough)
+        if steps < fewest:
+            self._note(f"selftrain: {seconds:.0f} s a fold are too few for the {fewest:.0f} steps it needs; not tried")
+        return bool(steps >= fewest)
+
+    def _total_weight(self, teaches: bool) -> float:
+        once = [*self.experts, "student"] if self.together else ["final"]
+        often = [*self.experts, "selftrain"] if teaches else self.experts
+        if teaches:
+            once.append("teacher")
+        return sum(len(self.parts) * WEIGHTS[name] for name in often) + sum(WEIGHTS[name] for name in once)
 
     def _try_arms(self) -> dict[str, CrossFitted]:
-        """Of each arm; of these experts together, as ``committee``; of what learns from them, if there is time."""
+        """Of each expert; of all together, as ``committee``; of what learns from them, if there is time."""
         tried: dict[str, CrossFitted] = {}
-        for name in self._wanted():
-            if name == "selftrain":
-                self._self_train(tried)
-            else:
-                arm = self._arm(name)
-                seconds = partial(self.budget.share, WEIGHTS[name])
-                self._tell(name, tried, cross_fit(arm, self.pool, self.parts, seconds))
+        for name in self.experts:
+            seconds = partial(self.budget.share, WEIGHTS[name])
+            self._tell(name, tried, cross_fit(self._arm(name), self.pool, self.parts, seconds))
+        if self.together:
+            self._tell("committee", tried, pooled(tried))
+        if self.teaches:
+            self._self_train(tried)
         return tried
 
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
-        committee = pooled(tried)
-        self._tell("committee", tried, committee)
+        committee = tried["committee"]
         hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
         arm = SelfTrain(self.lab, self.settings.teacher, self._prior(committee), hints)
-        each = self.budget.would_be(WEIGHTS["selftrain"])
-        if arm.steps_in(self.pool, "fold-0", each) < arm.fewest:
-            self._note(f"selftrain: {each:.0f} s a fold are too few for the {arm.fewest} steps it needs; not tried")
-            return
-        seconds = partial(self.budget.share, WEIGHTS["selftrain"])
-        teachers = cross_fit(arm, self.pool, self.parts, seconds)
+        teachers = cross_fit(arm, self.pool, self.parts, partial(self.budget.share, WEIGHTS["selftrain"]))
         self._tell("selftrain", tried, pooled({"teachers": teachers, "committee": committee}))
         self._teachers = np.log(teachers.mean())
 
@@ -259,7 +274,7 @@ class Fit:
             return self._student(name, tried)
         arm = self._arm(name)
         assert isinstance(arm, NetworkArm)
-        as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight()
+        as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
         network = arm.train(self.pool, "final", max(as_planned, self.budget.share(math.inf)))
         return network, 1 / pooled({name: tried[name]}).weights[name]
 

@@ -91,6 +91,8 @@ def test_self_training_ends_in_a_student_that_learned_from_all_images(short, mon
     assert made.strategy == "selftrain"
     assert (tmp_path / "stages" / "selftrain-all.safetensors").is_file()
     assert (tmp_path / "stages" / "student-of-selftrain.safetensors").is_file()
+    assert sum(made.pseudo_labels.values()) == len(pool.unlabelled)
+    assert list(made.pseudo_labels) == list(pool.source.class_names)
     sure = probabilities(outputs(made.network, pool.source.subset(pool.unlabelled))).max(axis=1).mean()
     assert 0.6 < sure < 0.8  # about as often as the folds were right
 
@@ -116,6 +118,13 @@ def test_too_little_time_for_self_training(short, monkeypatch, fmnist, tmp_path:
     made = fitted(pool_of(fmnist), tmp_path)
     assert "selftrain" not in made.tried
     assert "too few for the 31 steps it needs" in "".join(made.said)
+
+
+def test_where_every_image_has_a_label_nothing_is_left_to_self_training(shortest, fmnist, tmp_path: Path):
+    made = fitted(Pool.of(fmnist.train.first_k(120)), tmp_path, strategy="selftrain")
+    assert list(made.tried) == ["supervised"]
+    assert made.pseudo_labels == {}
+    assert "nothing to train itself on" in made.said[0]
 
 
 def test_a_student_that_has_not_learned_from_its_teachers_is_not_taken(short, monkeypatch, fmnist, tmp_path: Path):

@@ -1,0 +1,25 @@
+"""What the student is told."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from fewlabels.data.source import ArraySource
+from fewlabels.fit.arms import Lab, Student
+from fewlabels.fit.pool import Pool
+from fewlabels.views.recipes import fit_views
+
+
+def test_labels_stand_among_the_targets(fmnist):
+    labels = np.full(50, -1)
+    labels[[3, 7]] = 1, 0
+    pool = Pool.of(ArraySource(fmnist.train.images[:50], labels, ("a", "b")))
+    lab = Lab(SimpleNamespace(), *fit_views(1), 0, torch.device("cpu"), "32-true")
+    told = np.tile([0.3, 0.7], (len(pool.unlabelled), 1))
+    objective = Student(lab, "article", pool.unlabelled, told, smoothing=0.2).loop(pool, "any").objective
+    targets = dict(zip(objective.rows.tolist(), objective._targets.tolist(), strict=True))
+    assert len(targets) == 50
+    np.testing.assert_allclose(targets[3], [0.1, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(targets[7], [0.9, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(targets[8], [0.3, 0.7], rtol=1e-6)
