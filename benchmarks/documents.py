@@ -276,14 +276,11 @@ def labels_worth() -> str:
     for labels in sorted(supervised):
         score, best = max((score, of) for (of, n), score in means.items() if n == labels)
         needed = labels_needed(supervised, score)
+        worth = f"more than {max(supervised):,}" if needed == float("inf") else f"{needed:,.0f}"
         if best == "supervised" or needed <= labels:
             said.append(f"- With {labels:,} labels no strategy is above supervised training.")
-        elif needed == float("inf"):
-            said.append(
-                f"- With {labels:,} labels, `{best}` is worth more than {max(supervised):,} labels of supervised training."
-            )
         else:
-            said.append(f"- With {labels:,} labels, `{best}` is worth {needed:,.0f} labels of supervised training.")
+            said.append(f"- With {labels:,} labels, `{best}` is worth {worth} labels of supervised training.")
     return "\n".join(said)
 
 
