@@ -11,13 +11,18 @@ from torch import nn
 from fewlabels.data.source import ImageSource
 from fewlabels.errors import InputError
 
-BATCH = 1024
+BATCH = 256
 BINS = 15
 
 
 @torch.no_grad()
-def outputs(module: nn.Module, source: ImageSource) -> np.ndarray:
+def outputs(module: nn.Module, source: ImageSource, half: bool = False) -> np.ndarray:
     """The module's output for every image, in evaluation mode: float32 [N, D].
+
+    Args:
+        module: float [B, C, H, W] in [0, 1] to float [B, D].
+        source: the images.
+        half: compute in bfloat16, where three digits are enough.
 
     Raises:
         InputError: if the images are not of the one size that the module takes.
@@ -28,10 +33,11 @@ def outputs(module: nn.Module, source: ImageSource) -> np.ndarray:
         raise InputError(f"images of {height}x{width} pixels: the network takes {wanted}x{wanted}. Resize them first.")
     module.eval()
     like = next(module.parameters())
-    parts = [
-        module((source.read(slice(start, start + BATCH)).to(like.device).float() / 255).to(like.dtype)).float().cpu()
-        for start in range(0, len(source), BATCH)
-    ]
+    parts = []
+    with torch.autocast(like.device.type, torch.bfloat16, enabled=half):
+        for start in range(0, len(source), BATCH):
+            images = source.read(slice(start, start + BATCH)).to(like.device).float() / 255
+            parts.append(module(images.to(like.dtype)).float().cpu())
     return torch.cat(parts).numpy()
 
 

@@ -137,7 +137,7 @@ class NetworkArm(Arm):
     """Networks that have seen few images err less by :attr:`Classifier.test_views`; those that saw all, no more."""
 
     def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
-        return outputs(self.train(pool, part, seconds), pool.source)
+        return outputs(self.train(pool, part, seconds), pool.source, half=self.lab.precision == "bf16-mixed")
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
