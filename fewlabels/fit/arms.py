@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
 from fewlabels.evaluate import outputs
-from fewlabels.fit.calibration import pool_weights
+from fewlabels.fit.calibration import pool_weights, rarity
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.kernel import kernel_ridge
@@ -268,7 +268,7 @@ class CrossFitted:
     logits: list[np.ndarray]
     """Of every image of the source by each fold, float32 [N, K]."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """What these logits are made of, if of others'."""
+    """Of the experts that these logits are pooled from, and of ``RARE``."""
 
     @cached_property
     def held(self) -> np.ndarray:
@@ -302,18 +302,24 @@ def cross_fit(arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[
     return CrossFitted(pool, parts, logits)
 
 
+RARE = "rare"
+"""Among experts: the class whose labels are few."""
+
+
 def pooled(experts: Mapping[str, CrossFitted]) -> CrossFitted:
-    """All of them as one, each as much as it helps on held-out images; calibrated."""
+    """All of them as one, each as much as it helps on held-out images; calibrated, and no class at a disadvantage."""
     first = next(iter(experts.values()))
-    weights = pool_weights([expert.held_logits for expert in experts.values()], first.held_labels)
-    named = dict(zip(experts, weights.tolist(), strict=True))
+    rare = rarity(first.pool.labels, first.logits[0].shape[1])
+    weights, of_rare = pool_weights([expert.held_logits for expert in experts.values()], first.held_labels, rare)
+    named = dict(zip(experts, weights.tolist(), strict=True)) | {RARE: of_rare}
     logits = [
-        weighted({name: of.logits[fold] for name, of in experts.items()}, named) for fold in range(len(first.parts))
+        weighted({name: of.logits[fold] for name, of in experts.items()} | {RARE: rare}, named)
+        for fold in range(len(first.parts))
     ]
     return CrossFitted(first.pool, first.parts, logits, named)
 
 
 def weighted(logits: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
     """The sum, float32 [N, K]."""
-    total: np.ndarray = np.sum([weights[name] * of_one for name, of_one in logits.items()], axis=0, dtype=np.float32)  # type: ignore[assignment]
-    return total
+    total: np.ndarray = sum(weights[name] * of_one for name, of_one in logits.items())  # type: ignore[assignment]
+    return total.astype(np.float32)

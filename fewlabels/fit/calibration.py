@@ -11,38 +11,60 @@ LARGEST, LEAST = 100.0, 0.05
 """Weight of an expert, and of all of them, for logits with a standard deviation of 1."""
 
 
-def pool_weights(experts: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """The weights w >= 0 for which softmax(sum of w_e * logits_e) gives the labels the highest likelihood; float [E].
+def pool_weights(
+    experts: Sequence[np.ndarray], labels: np.ndarray, rare: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
+    """Weights w >= 0 of the experts, float [E], and t of the rare classes, 0 to 1.
 
-    A logarithmic opinion pool (Genest & Zidek 1986, section 3); with one expert it is temperature scaling, w = 1 / T
-    (Guo et al. 2017, section 4.2). One image is added whose label may be any, so that a few that are all right do not
-    make the experts sure.
+    They give the labels the highest likelihood under softmax(sum of w_e * logits_e + t * rare), each class counting as
+    much as any other. A logarithmic opinion pool (Genest & Zidek 1986, section 3) with the logits adjusted for long
+    tails (Menon et al. 2021, eq. 9); with one expert it is temperature scaling, w = 1 / T (Guo et al. 2017, section
+    4.2). One image is added whose label may be any, so that a few that are all right do not make the experts sure.
 
     Args:
         experts: E arrays, float [N, K], of images that the expert has not learned from.
         labels: int64 [N].
+        rare: float [K], as :func:`rarity` has it; None: 0.
 
-    >>> logits = np.array([[4.0, 0.0]] * 300 + [[0.0, 4.0]] * 100)  # sure of itself, and right three times in four
-    >>> round(float(softmax(logits[0] * pool_weights([logits], np.zeros(400, int)))[0]), 2)
+    >>> logits = np.array([[4.0, 0.0], [0.0, 4.0]] * 200)  # sure of itself, and right three times in four
+    >>> labels = np.array([0, 1] * 150 + [1, 0] * 50)
+    >>> (weight,), _ = pool_weights([logits], labels)
+    >>> round(float(softmax(logits[0] * weight)[0]), 2)
     0.75
     """
-    scale = np.array([max(float(logits.std()), 1e-12) for logits in experts])
-    stacked = np.stack([logits / unit for logits, unit in zip(experts, scale, strict=True)]).astype(np.float64)
-    rows = np.arange(len(labels))
+    classes = experts[0].shape[1]
+    scale = np.array([*(max(float(logits.std()), 1e-12) for logits in experts), 1.0])
+    rare = np.zeros(classes) if rare is None else rare
+    scaled = [logits / unit for logits, unit in zip(experts, scale, strict=False)]
+    stacked = np.stack([*scaled, np.broadcast_to(rare, experts[0].shape)]).astype(np.float64)
+    rows, counts = np.arange(len(labels)), np.bincount(labels, minlength=classes)
+    counting = len(labels) / np.count_nonzero(counts) / counts[labels]
 
     def surprise(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logs = log_softmax(np.tensordot(weights, stacked, 1), axis=1)
         off = np.exp(logs)
         off[rows, labels] -= 1
-        anyone = np.exp(logs) - 1 / logs.shape[1]
-        slope = np.tensordot(stacked, off, 2) + np.tensordot(stacked, anyone, 2) / len(labels)
-        return -float(logs[rows, labels].sum() + logs.mean()), slope
+        anyone = np.exp(logs) - 1 / classes
+        slope = np.tensordot(stacked, off * counting[:, None], 2) + np.tensordot(stacked, anyone, 2) / len(labels)
+        return -float(counting @ logs[rows, labels] + logs.mean()), slope
 
     start = np.full(len(experts), 1 / len(experts))
-    found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=[(0, LARGEST)] * len(experts))
-    # Where all are wrong more than right, they are nearly silent.
-    weights: np.ndarray = (found.x if found.x.sum() > LEAST else start * LEAST) / scale
-    return weights
+    bounds = [(0, LARGEST)] * len(experts) + [(0, 1)]
+    found = minimize(surprise, np.append(start, 0), jac=True, method="L-BFGS-B", bounds=bounds).x
+    if found[:-1].sum() <= LEAST:  # where all are wrong more than right, they are nearly silent
+        found[:-1] = start * LEAST
+    weights: np.ndarray = found / scale
+    return weights[:-1], float(weights[-1])
+
+
+def rarity(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Minus the logarithm of each class's share of the labels, float [K]; of a class without any, 0.
+
+    >>> np.exp(rarity(np.array([0, 0, 0, 2]), 3)).round(2).tolist()
+    [1.33, 1.0, 4.0]
+    """
+    shares = np.bincount(labels, minlength=classes) / len(labels)
+    return -np.log(np.where(shares > 0, shares, 1.0))
 
 
 def temperature_for(logits: np.ndarray, confidence: float) -> float:

@@ -20,6 +20,7 @@ from fewlabels.engine.precision import fastest_precision
 from fewlabels.errors import InputError, refuse_unknown
 from fewlabels.evaluate import outputs
 from fewlabels.fit.arms import (
+    RARE,
     Arm,
     CrossFitted,
     Features,
@@ -36,7 +37,7 @@ from fewlabels.fit.arms import (
     pooled,
     weighted,
 )
-from fewlabels.fit.calibration import temperature_for
+from fewlabels.fit.calibration import rarity, temperature_for
 from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, macro_f1
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
@@ -99,6 +100,10 @@ class Fitted(NamedTuple):
     """The reasons, line by line."""
     pseudo_labels: dict[str, int]
     """Images without a label by the class that the network was told; empty where it learned from labels alone."""
+
+
+Made = tuple[Classifier, float, np.ndarray]
+"""A network, and the scale and shift of its logits that calibrate it."""
 
 
 class Fit:
@@ -213,11 +218,13 @@ class Fit:
     def _try_arms(self) -> dict[str, CrossFitted]:
         """Of each expert; of all together, as ``committee``; of what learns from them, if there is time."""
         tried: dict[str, CrossFitted] = {}
+        said: dict[str, CrossFitted] = {}
         for name in self.experts:
             seconds = partial(self.budget.share, WEIGHTS[name])
-            self._tell(name, tried, cross_fit(self._arm(name), self.pool, self.parts, seconds))
+            said[name] = cross_fit(self._arm(name), self.pool, self.parts, seconds)
+            self._tell(name, tried, pooled({name: said[name]}))
         if self.together:
-            self._tell("committee", tried, pooled(tried))
+            self._tell("committee", tried, pooled(said))
         if self.teaches:
             self._self_train(tried)
         return tried
@@ -248,7 +255,7 @@ class Fit:
     def _prior(self, fitted: CrossFitted) -> np.ndarray:
         """Shares of the classes among the unlabelled images; those that have a label, equal in number if not."""
         classes = np.unique(self.pool.labels)
-        calibrated = pooled({"any": fitted}).mean(self._looked_at())[:, classes]
+        calibrated = fitted.mean(self._looked_at())[:, classes]
         equal = np.full(len(classes), 1 / len(classes))
         prior = np.zeros(len(self.pool.source.class_names))
         prior[classes] = class_prior(calibrated / calibrated.sum(axis=1, keepdims=True), equal)
@@ -261,14 +268,14 @@ class Fit:
             if made is not None:
                 break
         self._note(f"{best}: chosen, the best on folds")
-        network, t = made  # type: ignore[misc]  # supervised is always made
+        network, scale, shift = made  # type: ignore[misc]  # supervised is always made
         confusion = self._confusion(tried[best])
         shares = np.bincount(self.pool.labels, minlength=len(confusion)) / len(self.pool.labels)
         estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on)
-        return Fitted(self._finished(network, t), best, estimate, scores, self.said, self.pseudo_labels)
+        return Fitted(self._finished(network, scale, shift), best, estimate, scores, self.said, self.pseudo_labels)
 
-    def _made(self, name: str, tried: dict[str, CrossFitted]) -> tuple[Classifier, float] | None:
-        """A network and its temperature."""
+    def _made(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
+        """A network, and what calibrates it."""
         self.pseudo_labels = {}
         if name in ("committee", "selftrain", "kernel", "propagate"):
             return self._student(name, tried)
@@ -276,9 +283,10 @@ class Fit:
         assert isinstance(arm, NetworkArm)
         as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
         network = arm.train(self.pool, "final", max(as_planned, self.budget.share(math.inf)))
-        return network, 1 / pooled({name: tried[name]}).weights[name]
+        weights = tried[name].weights
+        return network, weights[name], weights[RARE] * self._rare()
 
-    def _student(self, name: str, tried: dict[str, CrossFitted]) -> tuple[Classifier, float] | None:
+    def _student(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
         """A network that has learned what is said of all images; None if it has not, by images kept from it.
 
         After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
@@ -306,7 +314,7 @@ class Fit:
         agrees = float((logits.argmax(axis=1) == told).mean())
         self._note(f"student: says what its teachers say of {agrees:.1%} of {len(kept):,} images it has not seen")
         if agrees >= right:
-            return network, temperature_for(logits, right)
+            return network, 1 / temperature_for(logits, right), np.zeros(logits.shape[1])
         self._note("student: differs from its teachers more often than they are wrong; the next best is taken")
         return None
 
@@ -324,16 +332,19 @@ class Fit:
 
     def _said(self, name: str, tried: dict[str, CrossFitted]) -> np.ndarray:
         """Logits of all images by experts who know all labels, each weighed as on the folds: float32 [N, K]."""
-        of = tried[name] if tried[name].weights else pooled({name: tried[name]})
-        said = {}
-        for expert in of.weights:
+        weights = tried[name].weights
+        said = {RARE: self._rare()}
+        for expert in (name for name in weights if name != RARE):
             if expert == "teachers":
                 said[expert] = self._teachers
             elif expert == "committee":
                 said[expert] = self._said("committee", tried)
             else:
                 said[expert] = self._arm(expert).logits(self.pool, "all", self.budget.share(WEIGHTS[expert]))
-        return weighted(said, of.weights)
+        return weighted(said, weights)
+
+    def _rare(self) -> np.ndarray:
+        return rarity(self.pool.labels, len(self.pool.source.class_names))
 
     def _without_folds(self) -> Fitted:
         self._note("every class has one label: none can be held out, so nothing is chosen and nothing foretold")
@@ -341,7 +352,7 @@ class Fit:
         arm = self._arm(name)
         assert isinstance(arm, NetworkArm)
         network = arm.train(self.pool, "final", self.settings.budget - self.stages.seconds())
-        return Fitted(self._finished(network, 1.0), name, None, {}, self.said, {})
+        return Fitted(self._finished(network, 1.0, np.zeros(len(network.class_names))), name, None, {}, self.said, {})
 
     def _logs(self, logits: np.ndarray) -> np.ndarray:
         """Log-probabilities; a class without a label has none."""
@@ -377,9 +388,9 @@ class Fit:
         load_backbone(network, self.weights)
         return outputs(network.backbone, self.pool.source)
 
-    def _finished(self, network: Classifier, temperature: float) -> Classifier:
+    def _finished(self, network: Classifier, scale: float, shift: np.ndarray) -> Classifier:
         absent = np.setdiff1d(np.arange(len(network.class_names)), self.pool.labels)
-        return calibrated(network.cpu(), temperature, absent)
+        return calibrated(network.cpu(), scale, shift, absent)
 
     def _note(self, line: str) -> None:
         self.said.append(line)
@@ -403,13 +414,13 @@ class Budget:
         return seconds
 
 
-def calibrated(network: Classifier, temperature: float, absent: np.ndarray) -> Classifier:
-    """The classifier with its logits divided by the temperature, and absent classes never named; by its head alone."""
+def calibrated(network: Classifier, scale: float, shift: np.ndarray, absent: np.ndarray) -> Classifier:
+    """The classifier with logits times the scale plus the shift [K], absent classes never named; by its head alone."""
     if not isinstance(network.head, nn.Linear):
         raise TypeError("the head has a hidden layer")
     with torch.no_grad():
-        network.head.weight.div_(temperature)
-        network.head.bias.div_(temperature)
+        network.head.weight.mul_(scale)
+        network.head.bias.mul_(scale).add_(torch.from_numpy(shift))
         network.head.weight[absent] = 0
         network.head.bias[absent] = NEVER
     return network

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import softmax
 
 from fewlabels.evaluate import calibration_error
-from fewlabels.fit.calibration import pool_weights, temperature_for
+from fewlabels.fit.calibration import pool_weights, rarity, temperature_for
 from fewlabels.fit.prior import class_prior
 
 
@@ -18,7 +18,7 @@ def drawn(t: float, number: int = 4000, seed: int = 0):
 @pytest.mark.parametrize("t", [0.5, 1.0, 3.0])
 def test_the_temperature_that_drew_the_labels_is_found(t):
     logits, labels = drawn(t)
-    (found,) = pool_weights([logits], labels)
+    (found,), _ = pool_weights([logits], labels)
     assert 1 / found == pytest.approx(t, rel=0.08)
     assert calibration_error(softmax(logits * found, axis=1), labels) < 0.02
     if t != 1:
@@ -41,7 +41,7 @@ def test_the_calibration_error_by_hand():
 
 def test_a_few_images_that_are_all_right_do_not_make_the_network_sure():
     logits = np.eye(3)[np.array([0, 1, 2, 0])] * 2
-    (found,) = pool_weights([logits], np.array([0, 1, 2, 0]))
+    (found,), _ = pool_weights([logits], np.array([0, 1, 2, 0]))
     assert 0.7 < softmax(logits * found, axis=1).max() < 0.95
 
 
@@ -50,10 +50,22 @@ def test_the_weights_of_experts_that_drew_the_labels_are_found():
     one, other, noise = (rng.normal(size=(6000, 4)) * size for size in (1.0, 20.0, 0.1))
     truth = 0.8 * one + 0.06 * other
     labels = np.array([rng.choice(4, p=p) for p in softmax(truth, axis=1)])
-    found = pool_weights([one, other, noise], labels)
+    found, _ = pool_weights([one, other, noise], labels)
     np.testing.assert_allclose(found[:2], [0.8, 0.06], rtol=0.1)
     assert found[2] * 0.1 < 0.05
-    assert pool_weights([one, -other], labels)[1] == 0  # who is wrong is not listened to, nor turned round
+    assert pool_weights([one, -other], labels)[0][1] == 0  # who is wrong is not listened to, nor turned round
+
+
+def test_experts_that_learned_from_few_of_a_class_are_put_right():
+    """They say what Bayes' rule says with the shares of their labels, which are not to count."""
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, size=3000, p=[0.8, 0.15, 0.05])
+    seen = rng.normal(size=(len(truth), 3)) + 2 * np.eye(3)[truth]
+    rare = rarity(truth, 3)
+    (weight,), of_rare = pool_weights([2 * seen - rare], truth, rare)
+    assert weight == pytest.approx(1, rel=0.1)
+    assert of_rare == pytest.approx(1, rel=0.1)
+    np.testing.assert_allclose(np.exp(-rare), [0.8, 0.15, 0.05], atol=0.02)
 
 
 def test_the_shares_of_classes_are_found_among_images_without_labels():

@@ -107,6 +107,7 @@ def test_where_the_backbone_is_the_teachers_it_is_the_teacher(short, monkeypatch
 
 
 def test_an_expert_without_a_network_is_learned_by_one(short, monkeypatch, fmnist, tmp_path: Path):
+    later_is_better(monkeypatch)
     made = fitted(pool_of(fmnist), tmp_path, strategy="kernel")
     assert list(made.tried) == ["supervised", "kernel"]
     assert made.strategy == "kernel"
