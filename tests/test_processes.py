@@ -78,13 +78,21 @@ def two_processes(method: str, images: Path, folder: Path, *more: str | float) -
 
 
 @pytest.fixture(scope="module")
-def ddp_run(images: Path, tmp_path_factory) -> Callable[[str], Path]:
+def few_images(fmnist, tmp_path_factory) -> Path:
+    """22 steps of 64."""
+    path = tmp_path_factory.mktemp("images") / "few.npy"
+    np.save(path, fmnist.train.first_k(22 * 64).images)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ddp_run(few_images: Path, tmp_path_factory) -> Callable[[str], Path]:
     """The folder of an undisturbed run with two processes."""
 
     @cache
     def made(method: str) -> Path:
         folder = tmp_path_factory.mktemp("ddp") / method
-        out, err = (ran := two_processes(method, images, folder)).communicate(timeout=300)
+        out, err = (ran := two_processes(method, few_images, folder)).communicate(timeout=300)
         assert ran.returncode == 0, err
         assert out.count("Backbone: ") == 1  # one process speaks
         return folder
@@ -93,8 +101,8 @@ def ddp_run(images: Path, tmp_path_factory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("method", DDP)
-def test_ddp_gives_the_losses_of_one_process(method, images: Path, ddp_run, tmp_path: Path):
-    _, observer = run(NpySource(images), tmp_path, DDP[method])
+def test_ddp_gives_the_losses_of_one_process(method, few_images: Path, ddp_run, tmp_path: Path):
+    _, observer = run(NpySource(few_images), tmp_path, DDP[method])
     one = observer.curve.values[:20]
     two = json.loads((ddp_run(method) / "state.json").read_text())["curve"]["values"][:20]
     assert len(one) == len(two) == 20
@@ -102,9 +110,9 @@ def test_ddp_gives_the_losses_of_one_process(method, images: Path, ddp_run, tmp_
     assert max(one) - min(one) > 1e-2  # they moved
 
 
-def test_ddp_stops_together_and_goes_on(images: Path, ddp_run, tmp_path: Path):
+def test_ddp_stops_together_and_goes_on(few_images: Path, ddp_run, tmp_path: Path):
     folder = tmp_path / "run"
-    running = two_processes("simsiam", images, folder)
+    running = two_processes("simsiam", few_images, folder)
     while newest_step(folder) < 2 and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)  # to the first alone; the second hears of it
@@ -113,7 +121,7 @@ def test_ddp_stops_together_and_goes_on(images: Path, ddp_run, tmp_path: Path):
     assert err.count("Go on with: fewlabels pretrain ") == 1
     assert "Traceback" not in err
     assert newest_step(folder) == int(err.split("after step ")[1].split()[0])
-    last = two_processes("simsiam", images, folder, "--resume")
+    last = two_processes("simsiam", few_images, folder, "--resume")
     assert last.wait(120) == 0, last.stderr.read()
     assert same(*(read_weights(path / "method.safetensors")[0] for path in (folder, ddp_run("simsiam"))))
 

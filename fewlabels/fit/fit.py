@@ -267,6 +267,8 @@ class Fit:
             made = self._made(best, tried)
             if made is not None:
                 break
+        for name, warning in self.stages.warnings.items():
+            self._note(f"{name}: {warning}")
         self._note(f"{best}: chosen, the best on folds")
         network, scale, shift = made  # type: ignore[misc]  # supervised is always made
         confusion = self._confusion(tried[best])

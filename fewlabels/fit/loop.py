@@ -47,6 +47,10 @@ class Objective(nn.Module):
         """What the progress line shows of it; often nothing."""
         return ""
 
+    def warning(self) -> str:
+        """What the user should know of a training that has ended; often nothing."""
+        return ""
+
 
 @dataclass(frozen=True)
 class LoopSettings:

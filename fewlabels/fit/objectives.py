@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels.data.order import Stream
-from fewlabels.data.source import ArraySource
+from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.fit.loop import Objective
 from fewlabels.fit.pool import Pool
@@ -64,6 +64,14 @@ class Labels(Objective):
         return self.cost(student(_last(images)), labels)
 
 
+LOOK_EVERY = 50
+"""Steps from one look at labels held out to the next."""
+LOOKED_AT = 500
+"""At most so many of them."""
+DROP = 0.02
+"""Of the share that is right, from the best look to the last: what is told is larger, and twice the standard error."""
+SPARSE = 0.2
+"""Coverage below which it is told."""
 LEAST_HINT = math.log(1e-4)
 """No image is known so well that nothing could be learned of it."""
 
@@ -110,6 +118,10 @@ class SelfTraining(Objective):
     coverage: Tensor
     """Running mean of the weights."""
     prior: Tensor
+    best: Tensor
+    """Highest share of the pool's held-out labels that the teacher named right at a look."""
+    last: Tensor
+    """The share at the last look."""
 
     def __init__(
         self,
@@ -133,9 +145,13 @@ class SelfTraining(Objective):
         self.register_buffer("shares", torch.full((classes,), 1 / classes))
         self.register_buffer("named", torch.full((classes,), 1 / classes))
         self.register_buffer("coverage", torch.tensor(1.0))
+        self.register_buffer("best", torch.tensor(0.0))
+        self.register_buffer("last", torch.tensor(0.0))
 
     def forward(self, student: nn.Module, teacher: nn.Module, step: int) -> Tensor:
         """See :class:`Objective`."""
+        if step % LOOK_EVERY == 0 and len(self.labels.pool.held):
+            self._look(teacher)
         images, labels = self.labels.batch(step)
         rows = torch.from_numpy(self._rows.at(step))
         unlabelled = self.labels.pool.source.read(rows).to(images.device)
@@ -168,9 +184,32 @@ class SelfTraining(Objective):
         self.named.lerp_(F.one_hot(named, len(self.named)).float().mean(dim=0), 1 - keep)
         return aligned, weights
 
+    @torch.no_grad()
+    def _look(self, teacher: nn.Module) -> None:
+        pool, device = self.labels.pool, self.labels.device
+        some = pool.held[evenly_spaced(pool.held, min(LOOKED_AT, len(pool.held)))]
+        logits = teacher(_last(pool.source.read(some).to(device).float() / 255))
+        right = logits.argmax(dim=1).cpu() == torch.from_numpy(pool.source.labels[some])
+        self.last.copy_(right.float().mean())
+        self.best.copy_(torch.maximum(self.best, self.last))
+
     def told(self) -> str:
-        """Coverage, and the smallest and largest class among the predictions."""
-        return f"covers {self.coverage:.0%}, classes {self.named.min():.1%} to {self.named.max():.1%}"
+        """Coverage, the smallest and largest class among the predictions, and how many held-out labels are right."""
+        told = f"covers {self.coverage:.0%}, classes {self.named.min():.1%} to {self.named.max():.1%}"
+        return told + (f", {self.last:.1%} right" if len(self.labels.pool.held) else "")
+
+    def warning(self) -> str:
+        """Of a late drop (google-research/fixmatch#60), and of few images that teach."""
+        said = []
+        number = max(1, min(LOOKED_AT, len(self.labels.pool.held)))
+        if self.best - self.last > max(DROP, 2 * math.sqrt(self.best * (1 - self.best) / number)):
+            said.append(
+                f"{self.last:.1%} of the labels held out are right at the end, {self.best:.1%} were before: a late "
+                "drop. More labels, or less time, may help"
+            )
+        if self.coverage < SPARSE:
+            said.append(f"only {self.coverage:.0%} of the images without a label were sure enough to learn from")
+        return "; ".join(said)
 
 
 class Distillation(Objective):

@@ -1,6 +1,6 @@
 """What a strategy may learn from: images with a label, and images without."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,13 +16,15 @@ MANY = 5000
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows of one source; what is in neither list is not looked at."""
+    """Rows of one source; what is in no list is not looked at."""
 
     source: ArraySource
     labelled: np.ndarray
     """int64: rows whose labels may be used."""
     unlabelled: np.ndarray
     """int64: rows that are used without."""
+    held: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """int64: rows whose labels judge, and that nothing is learned from."""
 
     @classmethod
     def of(cls, source: ArraySource) -> "Pool":
@@ -49,8 +51,8 @@ class Pool:
         return [self.labelled[self.labels == cls] for cls in np.unique(self.labels)]
 
     def without(self, places: np.ndarray) -> "Pool":
-        """The pool less these places of ``labelled``: neither their labels nor their images are used."""
-        return replace(self, labelled=np.delete(self.labelled, places))
+        """The pool less these places of ``labelled``, which are held out."""
+        return replace(self, labelled=np.delete(self.labelled, places), held=self.labelled[places])
 
 
 def folds(labels: np.ndarray, number: int, seed: int) -> list[np.ndarray]:

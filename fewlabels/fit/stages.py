@@ -36,6 +36,8 @@ class Stages:
         self, folder: Path, decided: dict[str, Any], observer: Callable[[str], Observer], device: torch.device
     ) -> None:
         self.folder, self.observer, self.device = folder / "stages", observer, device
+        self.warnings: dict[str, str] = {}
+        """Of trainings that have ended, by name."""
         self._paces: dict[str, float] = {}
         """Seconds a step of each arm, as last seen."""
         file = self.folder / "decided.json"
@@ -51,6 +53,8 @@ class Stages:
         name = f"{arm}-{part}"
         weights, plan, checkpoints = (self.folder / f"{name}{end}" for end in (".safetensors", ".json", "-checkpoints"))
         if weights.is_file():
+            with refusing_damage(plan):
+                self._heed(name, json.loads(plan.read_text()).get("warning", ""))
             return load_classifier(weights).to(self.device)
         began = time.perf_counter()
         training = loop()
@@ -65,6 +69,7 @@ class Stages:
             network = training.run(observer, checkpoints)
         finally:
             self._note(plan, training, observer.seconds_so_far())
+        self._heed(name, training.objective.warning())
         if not isinstance(network, Classifier):
             raise TypeError("a stage's network is a classifier")
         self._paces[arm] = observer.seconds / training.steps
@@ -103,6 +108,11 @@ class Stages:
             self._paces[arm] = training.seconds_a_step()
         return max(1, int((until - time.perf_counter()) / self._paces[arm]))
 
+    def _heed(self, name: str, warning: str) -> None:
+        if warning:
+            self.warnings[name] = warning
+
     @staticmethod
     def _note(plan: Path, training: Loop, seconds: float) -> None:
-        write_json(plan, {"steps": training.steps, "seconds": round(seconds, 1)})
+        about = {"steps": training.steps, "seconds": round(seconds, 1), "warning": training.objective.warning()}
+        write_json(plan, about)

@@ -123,3 +123,30 @@ def test_distillation_by_hand(pool, networks):
     logs = student(brighter(pool.source.read(rows[places]), ())).log_softmax(dim=1).detach().numpy()
     by_hand = -(targets[places] * logs).sum(axis=1).mean()
     torch.testing.assert_close(loss.item(), by_hand, rtol=1e-5, atol=1e-5)
+
+
+def test_a_late_drop_is_told(pool):
+    """A teacher that was right of all labels held out, and then of none."""
+    held = pool.without(np.arange(6))
+    labels = Labels(held, plain, plain, LabelSettings(6), 0)
+    objective = SelfTraining(labels, np.full(3, 1 / 3), SelfTrainingSettings(8))
+    truth = F.one_hot(torch.from_numpy(held.source.labels[held.held]), 3).float()
+
+    def teacher(images):
+        assert len(images) == 6
+        return truth
+
+    objective._look(teacher)
+    assert objective.warning() == ""
+    assert objective.told().endswith(", 100.0% right")
+    truth = truth.roll(1, dims=1)
+    objective._look(teacher)
+    assert objective.warning().startswith("0.0% of the labels held out are right at the end, 100.0% were before")
+
+
+def test_few_images_that_teach_are_told(pool):
+    labels = Labels(pool, plain, plain, LabelSettings(6), 0)
+    objective = SelfTraining(labels, np.full(3, 1 / 3), SelfTrainingSettings(8))
+    objective.coverage.fill_(0.05)
+    assert objective.warning() == "only 5% of the images without a label were sure enough to learn from"
+    assert "right" not in objective.told()
