@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "fewlabels"
 ROOMS = (
     ("errors",),
     ("seeding", "records", "files", "parallel"),
-    ("data", "views", "observe", "optimizers", "quality"),
+    ("data", "views", "observe", "optimizers", "quality", "evidence"),
     ("models", "projection", "monitor"),
     ("methods",),
     ("engine",),
