@@ -10,7 +10,7 @@ from fewlabels.errors import InputError
 from fewlabels.evaluate import evaluate, outputs, probabilities
 from fewlabels.fit import arms, fit
 from fewlabels.fit.arms import CrossFitted
-from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted
+from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted, preferred
 from fewlabels.fit.objectives import SelfTrainingSettings
 from fewlabels.fit.pool import Pool
 from fewlabels.models.backbones import ArticleBackbone
@@ -264,3 +264,19 @@ def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, t
     }
     expected |= {"selftrain-all": 180.0, "student-of-selftrain": 40.0}
     assert {name: given[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("wrong", "first"), [(4, "selftrain"), (24, "committee")])
+def test_self_training_is_preferred_within_a_standard_error(wrong, first):
+    """Of 100 images the committee names 10 wrong that self-training knows, and that errs in some others."""
+    pool = Pool.of(ArraySource(np.zeros((100, 1, 1, 1), np.uint8), np.arange(100) % 2, ("a", "b")))
+
+    def tried(errors: range) -> CrossFitted:
+        said = pool.labels.copy()
+        said[errors] = 1 - said[errors]
+        return CrossFitted(pool, [np.arange(100)], [np.eye(2)[said]])
+
+    fits = {"supervised": tried(range(50)), "committee": tried(range(10)), "selftrain": tried(range(10, 20 + wrong))}
+    scores = {"supervised": 0.5, "committee": 0.9, "selftrain": 0.9 - wrong / 100}
+    assert preferred(scores, fits)[0] == first
+    assert preferred({"supervised": 0.5, "committee": 0.9}, {})[0] == "committee"
