@@ -21,7 +21,7 @@ class ResultFile:
         self.path = folder / f"{name}.json"
         self.keys = keys
         self.head = {"name": name, **provenance(command), "commit": _commit()}
-        self.rows: list[dict[str, Any]] = json.loads(self.path.read_text())["rows"] if self.path.is_file() else []
+        self.rows = self._read()
 
     def has(self, **key: Any) -> bool:
         """Whether a row with these values is there."""
@@ -35,10 +35,14 @@ class ResultFile:
         write_json(self.path, {**self.head, "rows": self.rows})
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a row, or leave the one that is there; written at once."""
+        """Add a row, or leave the one that is there; written at once, beside what other starts have added meanwhile."""
+        self.rows = self._read()
         if not self.has(**row):
             self.rows.append(self._dated(row))
             write_json(self.path, {**self.head, "rows": self.rows})
+
+    def _read(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.path.read_text())["rows"]) if self.path.is_file() else []
 
     def _dated(self, row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "date": self.head["date"], "commit": self.head["commit"]}

@@ -115,10 +115,12 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what has no row yet; with names of groups as arguments, of those alone."""
+    """Measure what has no row yet; with names of groups or seeds as arguments, of those alone."""
     file = ResultFile("labels", "python -m benchmarks.labels", keys=KEYS)
+    seeds = [int(word) for word in sys.argv[1:] if word.isdigit()] or SEEDS
+    groups = [word for word in sys.argv[1:] if not word.isdigit()]
     for key in rows_to_do():
-        if file.has(**key) or (sys.argv[1:] and key["group"] not in sys.argv[1:]):
+        if file.has(**key) or key["seed"] not in seeds or (groups and key["group"] not in groups):
             continue
         row = measured(key)
         file.add(row)

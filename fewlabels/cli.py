@@ -172,6 +172,91 @@ def fit(
 
 
 @app.command()
+def compare(
+    dataset: Annotated[str, typer.Argument(help="fashion-mnist.", metavar="DATA")],
+    labels: Annotated[str, typer.Option(help="How many labels; several with commas.", metavar="N,N")] = "1000",
+    pairs: Annotated[int, typer.Option(help="Paired runs; a claim needs 6.", metavar="N")] = 6,
+    budget: Annotated[str, typer.Option(help="Time for all, such as 30m or 2h.", metavar="TIME")] = "60m",
+    methods: Annotated[
+        str, typer.Option(help="Methods of pretraining, with commas; the verdict is about the first.", metavar="NAMES")
+    ] = "mocov2",
+    backbone: Annotated[
+        str, typer.Option(help="article (28x28 pixels), small, resnet18, resnet50 or timm/NAME.", metavar="NAME")
+    ] = "article",
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="A pretrained backbone of your own, to stand beside.", metavar="FILE")
+    ] = None,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Say what it would do and could find; do nothing.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")] = Path("runs/compare"),
+    data: Data = None,
+    device: Device = "auto",
+) -> None:
+    """Does pretraining help on these images? Paired runs, an answer in plain words, and the evidence.
+
+    Stopped with Ctrl-C, the same command goes on; what is done is never done again.
+
+    Example: `fewlabels compare fashion-mnist --labels 1000 --pairs 6`
+    """
+    from fewlabels.compare.cells import Bench
+    from fewlabels.compare.plan import CompareSettings
+    from fewlabels.compare.run import compare, plan_lines
+    from fewlabels.data.fashion_mnist import fashion_mnist
+    from fewlabels.engine.precision import fastest_precision
+    from fewlabels.files import writable_folder, write_json
+    from fewlabels.observe import Observer
+    from fewlabels.records import provenance
+    from fewlabels.views.recipes import RECIPES, fit_views, usual_recipe
+
+    if dataset != "fashion-mnist":
+        raise InputError(f"dataset {dataset!r}: no such dataset. This version knows: fashion-mnist.")
+    own = None if start_from is None else str(start_from)
+    settings = CompareSettings(
+        _numbers("--labels", labels), pairs, _seconds("--budget", budget), tuple(methods.split(",")), backbone, own
+    )
+    console = Console()
+    for line in plan_lines(settings):
+        console.print(line, highlight=False)
+    if only_plan:
+        return
+    torch_device = _device(device)
+    splits = fashion_mnist(data, say=console.print)
+    for number in settings.labels:
+        splits.train.checked(number)
+    channels = splits.train.shape[0]
+    bench = Bench(
+        settings,
+        splits.train,
+        splits.test,
+        RECIPES[usual_recipe(channels)],
+        fit_views(channels),
+        writable_folder(out),
+        partial(Observer, console=console),
+        torch_device,
+        fastest_precision(torch_device.type),
+    )
+    began = time.perf_counter()
+    try:
+        found = compare(bench)
+    except KeyboardInterrupt:
+        print(f"\nStopped; what is done is saved. Go on with: {_command()}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    seconds = round(time.perf_counter() - began, 1)
+    write_json(
+        out / "result.json",
+        {"name": "compare", **provenance(_command()), "settings": asdict(settings), "seconds": seconds, **found},
+    )
+    table = Table("labels", "arm", "macro-F1", "against supervised, points", title="Test macro-F1 by arm")
+    against = {(each["labels"], each["arm"]): each for each in found["differences"]}
+    for row in found["arms"]:
+        spread = "" if row["spread"] is None else f" ± {row['spread']:.4f}"
+        of = against.get((row["labels"], row["arm"]))
+        text = "" if of is None else " ".join(f"{100 * of[end]:+.1f}" for end in ("difference", "low", "high"))
+        table.add_row(f"{row['labels']:,}", row["arm"], f"{row['mean']:.4f}{spread}", text)
+    console.print(table)
+    console.print(found["verdict"], highlight=False)
+
+
+@app.command()
 def pretrain(
     dataset: Annotated[
         str, typer.Argument(help="fashion-mnist, or a .npy file: uint8 [N, H, W] or [N, C, H, W].", metavar="DATA")
@@ -250,7 +335,7 @@ def pretrain(
     from fewlabels.pretrain import Collapsed, Engine
     from fewlabels.pretrain import pretrain as run_pretrain
     from fewlabels.records import provenance
-    from fewlabels.views.recipes import RECIPES
+    from fewlabels.views.recipes import RECIPES, usual_recipe
 
     for option, value in (("--accumulate", accumulate), ("--processes", processes)):
         _at_least_one(option, value)
@@ -280,7 +365,7 @@ def pretrain(
     if probe and labelled is None:
         raise InputError(f"--probe: {dataset} has no labels to use. Leave it out.")
     base = PRESETS[_one_of("--preset", preset, tuple(PRESETS))] if preset else DEFAULT
-    recipe = views or base.views or ("rgb-small" if source.shape[0] == 3 else "gray-small")
+    recipe = views or base.views or usual_recipe(source.shape[0])
     _one_of("--views", recipe, tuple(RECIPES))
     chosen = {
         "method": None if auto else method,
@@ -433,6 +518,13 @@ def _seconds(option: str, text: str) -> float:
         return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
     except (ValueError, KeyError):
         raise InputError(f"{option} {text}: not a time. Write it like 90s, 10m or 1h.") from None
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text}: not numbers. Write them like 1000 or 100,1000.") from None
 
 
 def _at_least_one(option: str, value: int) -> None:

@@ -73,7 +73,7 @@ def _differences(
         of_each: np.ndarray = (2 * right / np.maximum(weights @ named + truth, 1e-12)).mean(axis=1)
         return of_each
 
-    return np.stack([scores(a) - scores(b) for a, b in zip(ours, theirs, strict=True)], axis=1)
+    return np.stack([scores(a) - scores(b) for a, b in zip(ours, theirs, strict=True)], axis=1).astype(np.float64)
 
 
 def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
@@ -84,6 +84,7 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
     >>> sign_flip_p(np.array([0.1, 0.2, 0.3]))
     0.25
     """
+    differences = np.asarray(differences, np.float64)  # sums of single precision differ by their order
     number = len(differences)
     if number <= EXACT_UP_TO:
         signs = 1 - 2 * (np.arange(2**number)[:, None] >> np.arange(number) & 1)

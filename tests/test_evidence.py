@@ -67,6 +67,13 @@ def test_sign_flips_agree_with_scipy():
     assert sign_flip_p(many) == pytest.approx(drawn.pvalue, abs=0.01)
 
 
+@pytest.mark.parametrize("pairs", [2, 3, 6])
+def test_single_precision_makes_no_claim_easier(pairs):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        assert sign_flip_p(rng.normal(0.1, 0.1, pairs).astype(np.float32)) >= 2 / 2**pairs
+
+
 def test_holm_by_hand():
     assert holm({"a": 0.02, "b": 0.001, "c": 0.5, "d": 0.03}) == pytest.approx(
         {"b": 0.004, "a": 0.06, "d": 0.06, "c": 0.5}

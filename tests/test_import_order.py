@@ -15,7 +15,7 @@ ROOMS = (
     ("engine",),
     ("pretrain", "evaluate", "presets", "scores"),
     ("fit",),
-    ("article", "choose", "report"),
+    ("article", "choose", "compare", "report"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -284,9 +284,14 @@ RECIPES: dict[str, Recipe | RandAugment] = {
 }
 
 
+def usual_recipe(channels: int) -> str:
+    """The name of the recipe for pretraining on small images."""
+    return "rgb-small" if channels == 3 else "gray-small"
+
+
 def fit_views(channels: int) -> tuple[Recipe, Recipe]:
     """A weak recipe, which leaves an image much as it is, and a strong one; for training with labels."""
-    strong = RECIPES["rgb-small" if channels == 3 else "gray-small"]
+    strong = RECIPES[usual_recipe(channels)]
     assert isinstance(strong, Recipe)
     # Smaller crops may lose what the label names.
     return Recipe(flip=0.5, translate=0.08), replace(strong, crop_area=(0.4, 1.0))

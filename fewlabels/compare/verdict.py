@@ -1,0 +1,105 @@
+"""From predictions to a table, claims that hold, and one sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+from fewlabels.compare.plan import BASELINE, Arm, Cell, CompareSettings
+from fewlabels.evidence import Difference, detectable, holm, paired_difference, pairs_needed, verdict
+
+SMALL = 0.005
+"""A difference that lies within this on both sides makes none."""
+
+
+def judged(
+    settings: CompareSettings, predictions: Mapping[Cell, np.ndarray], labels: np.ndarray, classes: int
+) -> dict[str, Any]:
+    """The figures of a comparison, for JSON.
+
+    The asked arm's tests are one family, over the numbers of labels; those of all other arms another. In each, p-values
+    are Holm's.
+
+    Args:
+        settings: see there.
+        predictions: of every cell, int64 [N].
+        labels: of the test images, int64 [N]: the one place where they are read.
+        classes: how many there are.
+    """
+    rows = [_row(settings, predictions, labels, arm, number) for number in settings.labels for arm in settings.arms()]
+    differences = {
+        (arm, number): paired_difference(
+            _stacked(settings, predictions, arm, number),
+            _stacked(settings, predictions, Arm(BASELINE), number),
+            labels,
+            classes,
+        )
+        for number in settings.labels
+        for arm in settings.arms()
+        if arm.name != BASELINE
+    }
+    asked = {key: of.p for key, of in differences.items() if key[0] == settings.asked}
+    others = {key: of.p for key, of in differences.items() if key[0] != settings.asked}
+    adjusted: dict[tuple[Arm, int], float] = {}
+    for family in (asked, others):
+        named = holm({str(place): p for place, p in enumerate(family.values())})
+        adjusted |= dict(zip(family, named.values(), strict=True))
+    claims = [_claim(arm, number, of, adjusted[arm, number]) for (arm, number), of in differences.items()]
+    sentences = [
+        sentence(differences[settings.asked, number], adjusted[settings.asked, number], number, len(asked))
+        for number in settings.labels
+    ]
+    return {"asked": settings.asked.name, "verdict": " ".join(sentences), "arms": rows, "differences": claims}
+
+
+def sentence(difference: Difference, p: float, labels: int, tests: int) -> str:
+    """What is to be said of pretraining, in plain words.
+
+    >>> sentence(Difference(0.031, 0.019, 0.042, 0.031, 6, 0.01), 0.031, 1000, 1)
+    'Pretraining helps: +3.1 points (95% 1.9 to 4.2) at 1,000 labels.'
+    """
+    size = f"{100 * difference.mean:+.1f} points (95% {100 * difference.low:.1f} to {100 * difference.high:.1f})"
+    found = verdict(difference, p)
+    if found == "helps":
+        return f"Pretraining helps: {size} at {labels:,} labels."
+    if found == "hurts":
+        return f"Pretraining does not help: {size} at {labels:,} labels; supervised training alone is better."
+    if difference.low > -SMALL and difference.high < SMALL:
+        return f"Pretraining makes no difference: {size} at {labels:,} labels."
+    return (
+        f"Cannot tell whether pretraining helps: {size} at {labels:,} labels, p = {p:.2f}. {_more(difference, tests)}"
+    )
+
+
+def _more(difference: Difference, tests: int) -> str:
+    """What it would take to know."""
+    if detectable(difference.pairs, tests) == float("inf"):
+        least = next(pairs for pairs in range(2, 20) if detectable(pairs, tests) < float("inf"))
+        return f"With {difference.pairs} pairs nothing can be claimed: {least} are needed."
+    effect = abs(difference.mean) / difference.spread if difference.spread > 0 else float("inf")
+    pairs = pairs_needed(effect, tests)
+    if pairs is None:
+        return "If there is a difference, it is too small to be found in 200 pairs."
+    return f"A difference of this size would be found with {max(pairs, difference.pairs + 1)} pairs."
+
+
+def _row(
+    settings: CompareSettings, predictions: Mapping[Cell, np.ndarray], labels: np.ndarray, arm: Arm, number: int
+) -> dict[str, Any]:
+    scores = [
+        float(f1_score(labels, named, average="macro", zero_division=0))
+        for named in _stacked(settings, predictions, arm, number)
+    ]
+    spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+    return {"arm": arm.name, "labels": number, "macro_f1": scores, "mean": float(np.mean(scores)), "spread": spread}
+
+
+def _claim(arm: Arm, number: int, difference: Difference, p: float) -> dict[str, Any]:
+    about = {"arm": arm.name, "labels": number, "difference": difference.mean, "low": difference.low}
+    about |= {"high": difference.high, "p": difference.p, "p_adjusted": p, "pairs": difference.pairs}
+    return {**about, "verdict": verdict(difference, p)}
+
+
+def _stacked(settings: CompareSettings, predictions: Mapping[Cell, np.ndarray], arm: Arm, number: int) -> np.ndarray:
+    return np.stack([predictions[Cell(arm, number, pair)] for pair in range(settings.pairs)])

@@ -1,0 +1,142 @@
+"""A comparison in miniature: real images, trainings of a few steps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewlabels.compare.cells import Bench
+from fewlabels.compare.plan import Arm, Cell, CompareSettings
+from fewlabels.compare.run import compare, plan_lines
+from fewlabels.compare.verdict import judged, sentence
+from fewlabels.errors import InputError
+from fewlabels.evidence import Difference
+from fewlabels.fit.arms import SelfTrain
+from fewlabels.models.weights import read_weights
+from fewlabels.observe import Observer
+from fewlabels.views.recipes import RECIPES, fit_views
+
+SMALL = {"labels": (30,), "pairs": 2, "budget": 600.0, "methods": ("simclr",)}
+
+
+@pytest.fixture
+def bench(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, training, until: 3)
+    monkeypatch.setattr(SelfTrain, "fewest", 4)
+    monkeypatch.setattr(Bench, "epochs", lambda self, method: 1)
+    train, test = fmnist.train.first_k(256), fmnist.test.first_k(80)
+    settings = CompareSettings(**SMALL)
+    return Bench(settings, train, test, RECIPES["gray-small"], fit_views(1), tmp_path / "compare", Observer)
+
+
+def test_every_arm_is_compared_and_nothing_is_done_twice(bench, monkeypatch):
+    found = compare(bench)
+    names = ["pixels", "supervised", "untrained-probe", "simclr-probe", "simclr-finetune", "selftrain"]
+    assert [row["arm"] for row in found["arms"]] == names
+    assert found["asked"] == "simclr-finetune"
+    assert {claim["verdict"] for claim in found["differences"]} == {"cannot tell"}
+    assert "With 2 pairs nothing can be claimed: 6 are needed." in found["verdict"]
+    assert not list((bench.folder / "work").iterdir())
+    pixels = next(row for row in found["arms"] if row["arm"] == "pixels")
+    assert min(pixels["macro_f1"]) > 0.4
+
+    def trains(*args):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(Bench, "_predicted", trains)
+    assert compare(bench) == found
+
+
+def test_pairs_differ_in_labels_weights_and_pretraining(bench):
+    pools = [bench.pool(Cell(Arm("supervised"), 30, pair)) for pair in (0, 1)]
+    assert not np.array_equal(pools[0].labelled, pools[1].labelled)
+    for start in ("untrained", "simclr"):
+        first, second = (read_weights(bench.weights(start, pair))[0] for pair in (0, 1))
+        assert not first["0.weight"].equal(second["0.weight"])
+
+
+def test_what_is_stopped_goes_on_with_the_next_cell(bench, monkeypatch):
+    predicted, done = Bench._predicted, []
+
+    def stops(self, cell, work, decided):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(cell)
+        return predicted(self, cell, work, decided)
+
+    monkeypatch.setattr(Bench, "_predicted", stops)
+    with pytest.raises(KeyboardInterrupt):
+        compare(bench)
+    cells = list(bench.settings.cells())
+    assert done == cells[:2]
+
+    def goes_on(self, cell, work, decided):
+        done.append(cell)
+        return np.zeros(len(self.test), np.int64)
+
+    monkeypatch.setattr(Bench, "_predicted", goes_on)
+    compare(bench)
+    assert done == cells
+
+
+def test_what_decides_a_cell_is_in_its_name(bench):
+    cell = Cell(Arm("supervised"), 30, 0)
+    bench.predictions(cell)
+    other = Bench(
+        CompareSettings(**{**SMALL, "budget": 900.0}), *(getattr(bench, name) for name in ("train", "test")),
+        bench.pretrain_views, bench.fit_views, bench.folder, Observer,
+    )  # fmt: skip
+    other.predictions(cell)
+    assert len(list((bench.folder / "cells").iterdir())) == 2
+
+
+def test_the_verdict_by_hand():
+    settings = CompareSettings(pairs=6)
+    labels = np.arange(600) % 3
+    rng = np.random.default_rng(0)
+
+    def predictions(rate: float) -> np.ndarray:
+        return np.where(rng.random(600) < rate, labels, (labels + 1) % 3)
+
+    rates = {"mocov2-finetune": 0.9, "supervised": 0.8}
+    done = {cell: predictions(rates.get(cell.arm.name, 0.8)) for cell in settings.cells()}
+    found = judged(settings, done, labels, 3)
+    claims = {claim["arm"]: claim for claim in found["differences"]}
+    assert claims["mocov2-finetune"]["verdict"] == "helps"
+    assert claims["mocov2-finetune"]["p_adjusted"] == claims["mocov2-finetune"]["p"] == 2 / 64
+    assert claims["pixels"]["p_adjusted"] > claims["pixels"]["p"]
+    assert found["verdict"].startswith("Pretraining helps: +")
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "tests", "said"),
+    [
+        (Difference(-0.02, -0.03, -0.01, 0.03, 6, 0.01), 0.03, 1, "supervised training alone is better"),
+        (Difference(0.001, -0.002, 0.003, 0.5, 6, 0.01), 0.5, 1, "makes no difference"),
+        (Difference(0.01, -0.01, 0.03, 0.2, 6, 0.01), 0.2, 1, "would be found with 11 pairs"),
+        (Difference(0.01, -0.01, 0.03, 0.2, 6, 0.01), 0.4, 2, "With 6 pairs nothing can be claimed: 7 are needed."),
+    ],
+)
+def test_what_is_said(difference, p, tests, said):
+    assert said in sentence(difference, p, 1000, tests)
+
+
+def test_the_plan_tells_cost_and_power():
+    lines = " ".join(plan_lines(CompareSettings(pairs=6)))
+    assert "6 pairs x 6 arms x 1 number of labels: 36 trainings, 6 pretrainings, about 60 minutes" in lines
+    assert "Found with a chance of 80%: a difference of 1.1 points" in lines
+    assert "7 pairs are needed" in " ".join(plan_lines(CompareSettings(labels=(100, 1000), pairs=6)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pairs": 0}, "pairs 0: must be 1 or more"),
+        ({"methods": ("simclear",)}, "simclr"),
+        ({"labels": (1000, 1000)}, "must be different numbers"),
+        ({"budget": 60.0}, "too little for 36 trainings and 6 pretrainings. Give --budget 6m, or fewer pairs"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        CompareSettings(**settings)
