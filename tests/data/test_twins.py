@@ -1,0 +1,40 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewlabels.data.source import ArraySource
+from fewlabels.data.twins import twins
+
+
+def recompressed(image: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+def test_copies_are_found_among_real_images(fmnist):
+    train, test = fmnist.train.first_k(3000), fmnist.test.first_k(100)
+    images = test.images.copy()
+    images[3] = train.images[1234]
+    images[7, 0] = recompressed(train.images[77, 0], 90)
+    images[9] = np.clip(train.images[2999].astype(int) + 3, 0, 255)
+    found = twins(ArraySource(images, None, test.class_names), train)
+    assert {row: int(found[row]) for row in np.flatnonzero(found >= 0)} == {3: 1234, 7: 77, 9: 2999}
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 4), (3, 96, 80)])
+def test_any_size_and_number_of_channels(shape):
+    rng = np.random.default_rng(0)
+    others = rng.integers(0, 256, (40, *shape), dtype=np.uint8)
+    images = rng.integers(0, 256, (9, *shape), dtype=np.uint8)
+    images[4] = others[31]
+    names = ("a",)
+    found = twins(ArraySource(images, None, names), ArraySource(others, None, names))
+    assert found.tolist() == [-1] * 4 + [31] + [-1] * 4
+
+
+def test_an_image_without_contrast_is_nobodys_twin():
+    flat = ArraySource(np.full((3, 1, 8, 8), 7, np.uint8), None, ("a",))
+    assert twins(flat, flat).tolist() == [-1] * 3
