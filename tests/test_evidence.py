@@ -43,7 +43,7 @@ def test_the_interval_covers_both_pairs_and_images():
     ours, theirs = runs(0.8, 4, labels, rng), runs(0.7, 4, labels, rng)
     found = paired_difference(ours, theirs, labels, 3)
     means = []
-    for _ in range(600):
+    for _ in range(300):
         images, pairs = rng.integers(0, 120, 120), rng.integers(0, 4, 4)
         means.append(
             np.mean(
@@ -54,7 +54,7 @@ def test_the_interval_covers_both_pairs_and_images():
                 ]
             )
         )
-    np.testing.assert_allclose([found.low, found.high], np.percentile(means, [2.5, 97.5]), atol=0.015)
+    np.testing.assert_allclose([found.low, found.high], np.percentile(means, [2.5, 97.5]), atol=0.02)
 
 
 def test_sign_flips_agree_with_scipy():
@@ -96,7 +96,7 @@ def test_a_claim_needs_the_test_and_the_interval(mean, low, high, p, said):
 def test_arms_that_differ_by_the_seed_alone_seldom_help():
     """200 comparisons of 6 pairs, each pair with an effect of its own that is 0 on average."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 300)
+    labels = rng.integers(0, 3, 150)
     helped = 0
     for _ in range(200):
         rates = 0.75 + rng.normal(0, 0.02, (2, 6, 1))

@@ -254,8 +254,8 @@ class Distillation(Objective):
 def smoothed(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
     """Labels int64 [N] as targets float64 [N, K], a share of each spread over all classes.
 
-    >>> smoothed(np.array([1]), 2, 0.1).tolist()
-    [[0.05, 0.95]]
+    >>> smoothed(np.array([1]), 2, 0.5).tolist()
+    [[0.25, 0.75]]
     """
     targets = np.full((len(labels), classes), smoothing / classes)
     targets[np.arange(len(labels)), labels] += 1 - smoothing
