@@ -19,7 +19,7 @@ from fewlabels.models.weights import save_backbone, save_classifier
 from fewlabels.observe import Observer
 from fewlabels.views.recipes import fit_views
 
-STEPS = {"supervised": 60, "finetune": 10, "selftrain": 30, "student": 100}
+STEPS = {"supervised": 50, "finetune": 10, "selftrain": 30, "student": 80}
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_self_training_ends_in_a_student_that_learned_from_all_images(short, mon
 
 def test_where_the_backbone_is_the_teachers_it_is_the_teacher(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
-    monkeypatch.setitem(STEPS, "selftrain", 100)
+    monkeypatch.setitem(STEPS, "selftrain", 60)
     made = fitted(pool_of(fmnist), tmp_path, budget=60.0)
     assert made.strategy == "selftrain"
     assert (tmp_path / "stages" / "selftrain-all.safetensors").is_file()
