@@ -51,6 +51,12 @@ def table(head: str, align: str, lines: list[list[str]]) -> str:
     return "\n".join([f"| {head} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
+def mean_and_spread(seeds: list[dict[str, Any]], name: str = "macro_f1") -> str:
+    """Of rows that differ by the seed."""
+    values = [row[name] for row in seeds]
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
 def measured_arms() -> list[ArmSummary]:
     """The arms of ``article.json``, in the tutorial's order."""
     titles = {arm.name: arm.title for arm in ArticlePlan().arms(60_000)}
@@ -188,18 +194,14 @@ def methods_table() -> str:
     if not measured("methods"):
         return NOT_YET
 
-    def spread(seeds: list[dict[str, Any]], name: str) -> str:
-        values = [row[name] for row in seeds]
-        return f"{mean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else f"{values[0]:.4f}"
-
     by_method = grouped(rows("methods"), "method").items()
     ordered = sorted(by_method, key=lambda item: -mean(row["probe_macro_f1"] for row in item[1]))
     lines = [
         [
             f"`{method}`" if method != "untrained" else method,
             f"{mean(row['epochs'] for row in seeds):.0f}",
-            spread(seeds, "probe_macro_f1"),
-            spread(seeds, "knn_macro_f1"),
+            mean_and_spread(seeds, "probe_macro_f1"),
+            mean_and_spread(seeds, "knn_macro_f1"),
             f"{mean(row['rankme'] for row in seeds):.0f}",
             str(len(seeds)),
         ]
@@ -226,12 +228,6 @@ def scores_table() -> str:
     return table(f"score | within methods ({runs[0]} runs) | over all ({runs[1]} runs)", "lrr", lines)
 
 
-def by_draw(seeds: list[dict[str, Any]], name: str = "macro_f1") -> str:
-    """Mean and spread."""
-    values = [row[name] for row in seeds]
-    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
-
-
 def label_rows(*groups: str) -> list[dict[str, Any]]:
     """Those of ``labels.json`` in these groups; with none named, those of the hard cases."""
     found = rows("labels") if measured("labels") else []
@@ -242,13 +238,12 @@ def labels_table() -> str:
     """Macro-F1 by strategy and backbone, for the groups that were given more time."""
     if not label_rows("main"):
         return NOT_YET
-    lines = [
-        [f"{labels:,}", strategy, f"`{backbone}`", str(minutes), by_draw(seeds), by_draw(seeds, "ece"), str(len(seeds))]
-        for (labels, strategy, backbone, minutes), seeds in grouped(
-            label_rows("main"), "labels", "strategy", "backbone", "minutes"
-        ).items()
-    ]
-    head = "labels | strategy | backbone | minutes at most | macro-F1 | calibration error | seeds"
+    of_arms = grouped(label_rows("main"), "labels", "strategy", "backbone", "minutes")
+    lines = []
+    for (labels, strategy, backbone, minutes), seeds in of_arms.items():
+        figures = [mean_and_spread(seeds, name) for name in ("macro_f1", "ece")]
+        lines.append([f"{labels:,}", strategy, f"`{backbone}`", str(minutes), *figures, str(len(seeds))])
+    head = "labels | strategy | backbone | budget, minutes | macro-F1 | calibration error | seeds"
     return table(head, "rllrrrr", lines)
 
 
@@ -259,7 +254,7 @@ def curve_table() -> str:
     found = grouped(label_rows("curve"), "labels", "strategy")
     counts, strategies = sorted({labels for labels, _ in found}), list(dict.fromkeys(of for _, of in found))
     lines = [
-        [f"{labels:,}", *(by_draw(found[labels, of]) if (labels, of) in found else "" for of in strategies)]
+        [f"{labels:,}", *(mean_and_spread(found[labels, of]) if (labels, of) in found else "" for of in strategies)]
         for labels in counts
     ]
     return table(" | ".join(["labels", *strategies]), "r" * (len(strategies) + 1), lines)
@@ -295,7 +290,7 @@ def hard_table() -> str:
         pairs = {row["seed"]: row["macro_f1"] for row in supervised}
         gains = [100 * (row["macro_f1"] - pairs[row["seed"]]) for row in other if row["seed"] in pairs]
         gain = ", ".join(f"{each:+.1f}" for each in gains)
-        lines.append([group, *(by_draw(each) if each else "" for each in (supervised, other)), gain])
+        lines.append([group, *(mean_and_spread(each) if each else "" for each in (supervised, other)), gain])
     return table("labels | supervised | selftrain | points gained, by draw", "lrrr", lines)
 
 

@@ -27,7 +27,7 @@ from fewlabels.fit.probe import knn_probe, logistic_probe
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.weights import load_exactly, read_weights
 from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
+from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method, epochs_in
 from fewlabels.quality import rankme
 from fewlabels.records import machine
 from fewlabels.views.recipes import RECIPES
@@ -52,11 +52,8 @@ def pretrained(method: str, seed: int, folder: Path, source: ArraySource) -> dic
     folder.mkdir(parents=True)
     views, engine = RECIPES["gray-small"], Engine(checkpoint_seconds=3600)
     precision = fastest_precision("cpu")
-    trial = Pretraining(
-        source, views, PretrainSettings(method, 20, precision=precision), folder, seed, Observer(""), engine
-    )
-    seconds_an_epoch = trial.seconds_a_step(trial._choice(), 60) * trial.per_epoch
-    epochs, seconds = max(1, int(PLANNED / seconds_an_epoch)), math.inf
+    tried = PretrainSettings(method, 20, precision=precision)
+    epochs, seconds = epochs_in(PLANNED, source, views, tried, folder, seed, Observer(""), engine), math.inf
     while seconds > BUDGET:
         shutil.rmtree(folder)
         folder.mkdir()

@@ -6,6 +6,8 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,11 @@ app = typer.Typer(
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder with the data files; FEWLABELS_DATA does the same.", metavar="DIR")
 ]
+Dataset = Annotated[str, typer.Argument(help="fashion-mnist.", metavar="DATA")]
+Backbone = Annotated[
+    str, typer.Option(help="article (28x28 pixels), small, resnet18, resnet50 or timm/NAME.", metavar="NAME")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")]
 Logger = Annotated[str, typer.Option(help="tensorboard, wandb, mlflow or none.", metavar="NAME")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", metavar="NAME")]
 
@@ -39,7 +46,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", metavar="NA
 def article(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer epochs, for a demonstration.")] = False,
     seeds: Annotated[int, typer.Option(help="Seeds for the arms with few labels.", metavar="N")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")] = Path("runs/article"),
+    out: Out = Path("runs/article"),
     data: Data = None,
     logger: Logger = "tensorboard",
     device: Device = "auto",
@@ -86,7 +93,7 @@ def article(
 
 @app.command()
 def fit(
-    dataset: Annotated[str, typer.Argument(help="fashion-mnist.", metavar="DATA")],
+    dataset: Dataset,
     labels: Annotated[
         int, typer.Option(help="How many labels to use; the other images go without.", metavar="N")
     ] = 1000,
@@ -94,16 +101,14 @@ def fit(
     strategy: Annotated[
         str, typer.Option(help="auto, supervised, probe, finetune, kernel, propagate or selftrain.", metavar="NAME")
     ] = "auto",
-    backbone: Annotated[
-        str, typer.Option(help="article (28x28 pixels), small, resnet18, resnet50 or timm/NAME.", metavar="NAME")
-    ] = "article",
+    backbone: Backbone = "article",
     start_from: Annotated[
         Path | None,
         typer.Option("--from", help="A pretraining's folder, or its backbone.safetensors.", metavar="RUN"),
     ] = None,
     draw: Annotated[str, typer.Option(help="balanced (random, by seed) or first.", metavar="HOW")] = "balanced",
     seed: Annotated[int, typer.Option(help="Weights, order and draw depend on it alone.", metavar="N")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")] = Path("runs/fit"),
+    out: Out = Path("runs/fit"),
     data: Data = None,
     logger: Logger = "tensorboard",
     device: Device = "auto",
@@ -128,8 +133,7 @@ def fit(
     from fewlabels.records import provenance
     from fewlabels.views.recipes import fit_views
 
-    if dataset != "fashion-mnist":
-        raise InputError(f"dataset {dataset!r}: no such dataset. This version knows: fashion-mnist.")
+    _known(dataset)
     _one_of("--draw", draw, ("balanced", "first"))
     if start_from is not None and start_from.is_dir():
         start_from = start_from / "backbone.safetensors"
@@ -146,11 +150,9 @@ def fit(
     pool, views = Pool.of(train.hiding_all_but(rows)), fit_views(train.shape[0])
     began = time.perf_counter()
     try:
-        watch = partial(Observer, logger=log, console=console)
-        fitted = Fit(pool, settings, views, out, seed, watch, torch_device, len(splits.test)).go()
-    except KeyboardInterrupt:
-        print(f"\nStopped; what is done is saved. Go on with: {_command()}", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        with _saying_how_to_go_on():
+            watch = partial(Observer, logger=log, console=console)
+            fitted = Fit(pool, settings, views, out, seed, watch, torch_device, len(splits.test)).go()
     finally:
         log.close()
     seconds = round(time.perf_counter() - began, 1)
@@ -173,21 +175,19 @@ def fit(
 
 @app.command()
 def compare(
-    dataset: Annotated[str, typer.Argument(help="fashion-mnist.", metavar="DATA")],
+    dataset: Dataset,
     labels: Annotated[str, typer.Option(help="How many labels; several with commas.", metavar="N,N")] = "1000",
     pairs: Annotated[int, typer.Option(help="Paired runs; a claim needs 6.", metavar="N")] = 6,
     budget: Annotated[str, typer.Option(help="Time for all, such as 30m or 2h.", metavar="TIME")] = "60m",
     methods: Annotated[
         str, typer.Option(help="Methods of pretraining, with commas; the verdict is about the first.", metavar="NAMES")
     ] = "mocov2",
-    backbone: Annotated[
-        str, typer.Option(help="article (28x28 pixels), small, resnet18, resnet50 or timm/NAME.", metavar="NAME")
-    ] = "article",
+    backbone: Backbone = "article",
     start_from: Annotated[
         Path | None, typer.Option("--from", help="A pretrained backbone of your own, to stand beside.", metavar="FILE")
     ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Say what it would do and could find; do nothing.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")] = Path("runs/compare"),
+    out: Out = Path("runs/compare"),
     data: Data = None,
     device: Device = "auto",
 ) -> None:
@@ -207,8 +207,7 @@ def compare(
     from fewlabels.records import provenance
     from fewlabels.views.recipes import RECIPES, fit_views, usual_recipe
 
-    if dataset != "fashion-mnist":
-        raise InputError(f"dataset {dataset!r}: no such dataset. This version knows: fashion-mnist.")
+    _known(dataset)
     own = None if start_from is None else str(start_from)
     settings = CompareSettings(
         _numbers("--labels", labels), pairs, _seconds("--budget", budget), tuple(methods.split(",")), backbone, own
@@ -235,11 +234,8 @@ def compare(
         fastest_precision(torch_device.type),
     )
     began = time.perf_counter()
-    try:
+    with _saying_how_to_go_on():
         found = compare(bench)
-    except KeyboardInterrupt:
-        print(f"\nStopped; what is done is saved. Go on with: {_command()}", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
     seconds = round(time.perf_counter() - began, 1)
     write_json(
         out / "result.json",
@@ -518,6 +514,21 @@ def _seconds(option: str, text: str) -> float:
         return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
     except (ValueError, KeyError):
         raise InputError(f"{option} {text}: not a time. Write it like 90s, 10m or 1h.") from None
+
+
+def _known(dataset: str) -> None:
+    if dataset != "fashion-mnist":
+        raise InputError(f"dataset {dataset!r}: no such dataset. This version knows: fashion-mnist.")
+
+
+@contextmanager
+def _saying_how_to_go_on() -> Iterator[None]:
+    """Inside the block, Ctrl-C ends the command with a line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nStopped; what is done is saved. Go on with: {_command()}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -1,8 +1,9 @@
 """What paired runs prove: differences with intervals, exact tests, and what could have been found at all."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy.stats import norm
@@ -16,6 +17,9 @@ LEVEL = 0.05
 EXACT_UP_TO = 14
 """Pairs whose sign flips are all counted; of more, so many are drawn as they have."""
 SIMULATED = 20_000
+MOST_PAIRS = 200
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,14 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
     return float((means >= abs(differences.sum()) - 1e-12).mean())
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Adjusted p-values: any of them below a level is a claim, and one false claim among all is as rare (Holm 1979).
 
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
     {'a': 0.03, 'b': 0.06, 'c': 0.06}
     """
-    adjusted, highest = {}, 0.0
+    adjusted: dict[K, float] = {}
+    highest = 0.0
     for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[name]))
         adjusted[name] = highest
@@ -136,7 +141,7 @@ def power(effect: float, pairs: int, tests: int = 1) -> float:
 
 def detectable(pairs: int, tests: int = 1, wanted: float = 0.8) -> float:
     """The smallest effect, in standard deviations over pairs, that is found with the wanted chance; inf if none is."""
-    if 2.0 ** (1 - min(pairs, EXACT_UP_TO)) * tests > LEVEL:
+    if pairs < fewest_pairs(tests):
         return float("inf")
     low, high = 0.0, 20.0
     for _ in range(12):
@@ -145,8 +150,15 @@ def detectable(pairs: int, tests: int = 1, wanted: float = 0.8) -> float:
     return high
 
 
-def pairs_needed(
-    effect: float, tests: int = 1, wanted: float = 0.8, at_most: Sequence[int] = range(2, 200)
-) -> int | None:
-    """The fewest pairs that find an effect with the wanted chance; None if there are not as many."""
-    return next((pairs for pairs in at_most if power(effect, pairs, tests) >= wanted), None)
+def fewest_pairs(tests: int = 1) -> int:
+    """With fewer no p-value, adjusted for so many tests, is low enough for a claim.
+
+    >>> fewest_pairs(), fewest_pairs(2)
+    (6, 7)
+    """
+    return math.ceil(1 + math.log2(tests / LEVEL))
+
+
+def pairs_needed(effect: float, tests: int = 1, wanted: float = 0.8) -> int | None:
+    """The fewest pairs that find an effect with the wanted chance; None if ``MOST_PAIRS`` do not."""
+    return next((pairs for pairs in range(2, MOST_PAIRS) if power(effect, pairs, tests) >= wanted), None)

@@ -46,6 +46,8 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 EachEpoch = Callable[[nn.Module], dict[str, float]]
 """Figures of the backbone by name, to draw a curve of; it may be left in evaluation mode."""
 
+TRIAL_STEPS = 60
+"""That tell how long an epoch takes."""
 LOSSES_READ_EVERY = 20
 """Steps between readings of the loss on an accelerator, which has to finish its queue for each."""
 RESTARTS = 3
@@ -91,6 +93,22 @@ def pretrain(
     with torch.random.fork_rng(devices=[run.fabric.device] if run.fabric.device.type == "cuda" else []):
         run.go()
     return run.method
+
+
+def epochs_in(
+    seconds: float,
+    source: ImageSource,
+    views: Views,
+    settings: PretrainSettings,
+    folder: Path,
+    seed: int,
+    observer: Observer,
+    engine: Engine,
+) -> int:
+    """How many epochs of a pretraining so much time is enough for, at least one; by a trial, which is thrown away."""
+    trial = Pretraining(source, views, settings, folder, seed, observer, engine)
+    seconds_an_epoch = trial.seconds_a_step(trial._choice(), TRIAL_STEPS) * trial.per_epoch
+    return max(1, int(seconds / seconds_an_epoch))
 
 
 class Collapsed(InputError):

@@ -17,17 +17,18 @@ from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
 from fewlabels.engine.settings import Engine, PretrainSettings
 from fewlabels.evaluate import outputs
-from fewlabels.files import write_json, written_whole
+from fewlabels.files import write_json
 from fewlabels.fit.arms import FineTune, Lab, Probe, Supervised
 from fewlabels.fit.fit import Fit, FitSettings
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.probe import logistic_probe
-from fewlabels.fit.stages import Stages
+from fewlabels.fit.stages import Stages, kept_array
 from fewlabels.models.backbones import make_backbone
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import save_backbone
 from fewlabels.observe import Observer
-from fewlabels.pretrain import Pretraining, pretrain
+from fewlabels.presets import DEFAULT
+from fewlabels.pretrain import epochs_in, pretrain
 from fewlabels.seeding import seeded
 
 
@@ -53,16 +54,13 @@ class Bench:
     def predictions(self, cell: Cell) -> np.ndarray:
         """Classes of the test images, int64 [N]; read back if they are there."""
         decided = self._decided(cell)
-        name = f"{cell.arm.name}-{cell.labels}-{cell.pair}-{digest(json.dumps(decided, sort_keys=True).encode())}"
-        file = self.folder / "cells" / f"{name}.npy"
-        if not file.is_file():
-            work = self.folder / "work" / name
-            found = self._predicted(cell, work, decided).astype(np.int64)
-            with written_whole(file) as temporary, temporary.open("wb") as out:
-                np.save(out, found, allow_pickle=False)
-            shutil.rmtree(work, ignore_errors=True)
-        read: np.ndarray = np.load(file, allow_pickle=False)
-        return read
+        name = f"{cell.arm.name}-{cell.labels}-{cell.pair}-{_digest_of(decided)}"
+        work = self.folder / "work" / name
+        found = kept_array(
+            self.folder / "cells" / f"{name}.npy", lambda: self._predicted(cell, work, decided).astype(np.int64)
+        )
+        shutil.rmtree(work, ignore_errors=True)
+        return found
 
     def weights(self, start: str, pair: int) -> Path:
         """The backbone that an arm begins with."""
@@ -79,13 +77,10 @@ class Bench:
         return self._pretrained(start, pair)
 
     def _pretrained(self, method: str, pair: int) -> Path:
-        decided = self._decided_of(method, pair)
-        folder = self.folder / "pretrained" / f"{method}-{pair}-{digest(json.dumps(decided, sort_keys=True).encode())}"
+        folder = self.folder / "pretrained" / f"{method}-{pair}-{_digest_of(self._decided_of(method, pair))}"
         file = folder / "backbone.safetensors"
         if not file.is_file():
-            settings = PretrainSettings(
-                method, self.epochs(method), backbone=self.settings.backbone, precision=self.precision
-            )
+            settings = self._pretraining(method, self.epochs(method))
             observer = self.observer(f"{method} {pair + 1}/{self.settings.pairs}")
             engine = Engine(self.device.type, on_collapse="restart")
             pretrain(self.train, self.pretrain_views, settings, folder, pair, observer, engine)
@@ -98,15 +93,15 @@ class Bench:
         known = dict(json.loads(file.read_text())) if file.is_file() else {}
         if str(seconds) not in known:
             trial = self.folder / "work" / f"{method}-trial"
-            settings = PretrainSettings(method, 1, backbone=self.settings.backbone, precision=self.precision)
-            run = Pretraining(
-                self.train, self.pretrain_views, settings, trial, 0, self.observer(method), Engine(self.device.type)
-            )
-            each = run.seconds_a_step(run._choice(), 60) * run.per_epoch
-            known[str(seconds)] = max(1, int(seconds / each))
+            tried = self._pretraining(method, DEFAULT.settings.epochs)
+            engine, observer = Engine(self.device.type), self.observer(method)
+            known[str(seconds)] = epochs_in(seconds, self.train, self.pretrain_views, tried, trial, 0, observer, engine)
             write_json(file, known)
             shutil.rmtree(trial, ignore_errors=True)
         return int(known[str(seconds)])
+
+    def _pretraining(self, method: str, epochs: int) -> PretrainSettings:
+        return PretrainSettings(method, epochs, backbone=self.settings.backbone, precision=self.precision)
 
     def pool(self, cell: Cell) -> Pool:
         """The training images with the labels of a cell."""
@@ -172,3 +167,7 @@ class Bench:
     def _decided_of(self, method: str, pair: int) -> dict[str, Any]:
         about = {"method": method, "epochs": self.epochs(method), "backbone": self.settings.backbone, "pair": pair}
         return about | {"data": fingerprint(self.train), "views": str(self.pretrain_views), "precision": self.precision}
+
+
+def _digest_of(decided: dict[str, Any]) -> str:
+    return digest(json.dumps(decided, sort_keys=True).encode())

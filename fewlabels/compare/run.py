@@ -7,7 +7,8 @@ import numpy as np
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.plan import Cell, CompareSettings
 from fewlabels.compare.verdict import judged
-from fewlabels.evidence import LEVEL, detectable
+from fewlabels.evidence import LEVEL, detectable, fewest_pairs
+from fewlabels.fit.fit import FitSettings, refuse_unsuitable
 
 USUAL_SPREAD = 0.006
 """Of paired differences of macro-F1, where nothing has been measured yet."""
@@ -20,6 +21,8 @@ def compare(bench: Bench) -> dict[str, Any]:
         InputError: if settings or weights do not suit the images.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; what is done is kept.
     """
+    fits = FitSettings(backbone=bench.settings.backbone, start_from=bench.settings.weights)
+    refuse_unsuitable(bench.train, fits)  # before an hour has passed
     observer = bench.observer("compare")
     cells = list(bench.settings.cells())
     done: dict[Cell, np.ndarray] = {}
@@ -43,12 +46,11 @@ def plan_lines(settings: CompareSettings) -> list[str]:
         f"({settings.seconds('pretrain'):.0f} s each).",
         f"Asked, before anything is measured: is {settings.asked.name} better than supervised training?",
     ]
-    effect = detectable(settings.pairs, tests)
-    if effect == float("inf"):
-        least = next(pairs for pairs in range(2, 20) if detectable(pairs, tests) < float("inf"))
+    least = fewest_pairs(tests)
+    if settings.pairs < least:
         lines.append(f"Nothing could be claimed: {least} pairs are needed for p below {LEVEL}. Give --pairs {least}.")
     else:
-        points = 100 * effect * USUAL_SPREAD
+        points = 100 * detectable(settings.pairs, tests) * USUAL_SPREAD
         lines.append(
             f"Found with a chance of 80%: a difference of {points:.1f} points, if pairs differ by "
             f"{100 * USUAL_SPREAD:.1f} points (one standard deviation), as is usual."

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from fewlabels.compare.plan import BASELINE, Arm, Cell, CompareSettings
-from fewlabels.evidence import Difference, detectable, holm, paired_difference, pairs_needed, verdict
+from fewlabels.evidence import Difference, fewest_pairs, holm, paired_difference, pairs_needed, verdict
 
 SMALL = 0.005
 """A difference that lies within this on both sides makes none."""
@@ -43,8 +43,7 @@ def judged(
     others = {key: of.p for key, of in differences.items() if key[0] != settings.asked}
     adjusted: dict[tuple[Arm, int], float] = {}
     for family in (asked, others):
-        named = holm({str(place): p for place, p in enumerate(family.values())})
-        adjusted |= dict(zip(family, named.values(), strict=True))
+        adjusted |= holm(family)
     claims = [_claim(arm, number, of, adjusted[arm, number]) for (arm, number), of in differences.items()]
     sentences = [
         sentence(differences[settings.asked, number], adjusted[settings.asked, number], number, len(asked))
@@ -74,8 +73,8 @@ def sentence(difference: Difference, p: float, labels: int, tests: int) -> str:
 
 def _more(difference: Difference, tests: int) -> str:
     """What it would take to know."""
-    if detectable(difference.pairs, tests) == float("inf"):
-        least = next(pairs for pairs in range(2, 20) if detectable(pairs, tests) < float("inf"))
+    least = fewest_pairs(tests)
+    if difference.pairs < least:
         return f"With {difference.pairs} pairs nothing can be claimed: {least} are needed."
     effect = abs(difference.mean) / difference.spread if difference.spread > 0 else float("inf")
     pairs = pairs_needed(effect, tests)

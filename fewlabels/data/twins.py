@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
 from fewlabels.data.source import ImageSource, evenly_spaced
@@ -35,13 +36,12 @@ def twins(images: ImageSource, others: ImageSource) -> np.ndarray:
     if not np.ptp(theirs[some]):
         return found
     components = PCA(min(COMPONENTS, len(some), theirs.shape[1]), random_state=0).fit(theirs[some])
-    places, looked = components.transform(theirs), components.transform(ours)
-    lengths = np.square(places).sum(axis=1)
     number = min(CANDIDATES, len(theirs))
+    neighbours = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(components.transform(theirs))
+    candidates = neighbours.kneighbors(components.transform(ours), return_distance=False)
     for start in range(0, len(ours), BATCH):
         rows = slice(start, start + BATCH)
-        distances = lengths - 2 * looked[rows] @ places.T
-        nearest = np.argpartition(distances, number - 1, axis=1)[:, :number]
+        nearest = candidates[rows]
         apart = np.stack([np.square(theirs[nearest[:, n]] - ours[rows]).mean(axis=1) for n in range(number)], axis=1)
         best = apart.argmin(axis=1)
         places_of = np.arange(len(best))

@@ -141,9 +141,12 @@ class NetworkArm(Arm):
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
-        network = self.lab.stages.network(self.name, part, lambda: self.loop(pool, part), seconds)
+        network = self._trained(pool, part, seconds)
         network.test_views = self.test_views
         return network
+
+    def _trained(self, pool: Pool, part: str, seconds: float) -> Classifier:
+        return self.lab.stages.network(self.name, part, lambda: self.loop(pool, part), seconds)
 
     def steps_in(self, pool: Pool, part: str, seconds: float) -> int:
         """So many are done in this time."""
@@ -188,10 +191,8 @@ class Probe(NetworkArm):
 
     name = "probe"
 
-    def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
-        network = self.lab.probed(self.backbone, self.weights, pool, part).eval()
-        network.test_views = self.test_views
-        return network
+    def _trained(self, pool: Pool, part: str, seconds: float) -> Classifier:
+        return self.lab.probed(self.backbone, self.weights, pool, part).eval()
 
 
 @dataclass(frozen=True)

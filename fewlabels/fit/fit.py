@@ -69,7 +69,7 @@ class FitSettings:
 
     strategy: Strategy = "auto"
     """Beside it ``supervised`` is always tried, and beside ``selftrain`` all that can be: what is taken is the best on
-    folds of the labels."""
+    labels held out, as :func:`preferred` has it."""
     budget: float = 600.0
     """Seconds."""
     backbone: str = "article"
@@ -136,7 +136,7 @@ class Fit:
     ) -> None:
         self.pool, self.settings, self.seed, self.tested_on = pool, settings, seed, tested_on
         self.weights = None if settings.start_from is None else Path(settings.start_from)
-        self._check()  # before anything is written
+        refuse_unsuitable(pool.source, settings)  # before anything is written
         self.said: list[str] = []
         self.pseudo_labels: dict[str, int] = {}
         self._teachers = np.empty(0)
@@ -165,18 +165,6 @@ class Fit:
         if not len(self.pool.unlabelled):
             self._note("every image has a label: there is nothing to train itself on")
         return self._chosen(self._try_arms()) if counts.max() > 1 else self._without_folds()
-
-    def _check(self) -> None:
-        channels, height, width = self.pool.source.shape
-        for backbone in (self.settings.backbone, self.settings.teacher):
-            refuse_size("images", height, width, backbone, make_backbone(backbone, channels).image_size)
-        if self.weights is not None:
-            if read_weights(self.weights)[1].get("kind") == "classifier":
-                raise InputError(
-                    f"{self.weights}: a classifier, which has learned from labels that are to be held out here. "
-                    "Pass a backbone.safetensors written by: fewlabels pretrain"
-                )
-            load_backbone(Classifier(self.settings.backbone, ["any"], channels), self.weights)
 
     def _experts(self) -> list[str]:
         """The arms to try that learn from nothing but labels, safest first."""
@@ -397,6 +385,27 @@ class Fit:
     def _note(self, line: str) -> None:
         self.said.append(line)
         self._say(line)
+
+
+def refuse_unsuitable(source: ArraySource, settings: FitSettings) -> None:
+    """Refuse backbones and weights that a fit of these images could not use.
+
+    Raises:
+        InputError: if a backbone does not take images of this size, or the weights are not its own, or have learned
+            from labels.
+    """
+    channels, height, width = source.shape
+    for backbone in (settings.backbone, settings.teacher):
+        refuse_size("images", height, width, backbone, make_backbone(backbone, channels).image_size)
+    if settings.start_from is None:
+        return
+    weights = Path(settings.start_from)
+    if read_weights(weights)[1].get("kind") == "classifier":
+        raise InputError(
+            f"{weights}: a classifier, which has learned from labels that are to be held out here. "
+            "Pass a backbone.safetensors written by: fewlabels pretrain"
+        )
+    load_backbone(Classifier(settings.backbone, ["any"], channels), weights)
 
 
 def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> list[str]:

@@ -138,6 +138,7 @@ class SelfTraining(Objective):
         self._rows = Stream(
             [np.concatenate([pool.unlabelled, pool.labelled])], settings.batch_size, labels.seed, "unlabelled"
         )
+        self._looked_at = pool.held[evenly_spaced(pool.held, LOOKED_AT)] if len(pool.held) else pool.held
         classes = len(prior)
         self.register_buffer("prior", torch.from_numpy(prior).float(), persistent=False)
         self.register_buffer("mean", torch.tensor(1 / classes))
@@ -150,7 +151,7 @@ class SelfTraining(Objective):
 
     def forward(self, student: nn.Module, teacher: nn.Module, step: int) -> Tensor:
         """See :class:`Objective`."""
-        if step % LOOK_EVERY == 0 and len(self.labels.pool.held):
+        if step % LOOK_EVERY == 0 and len(self._looked_at):
             self._look(teacher)
         images, labels = self.labels.batch(step)
         rows = torch.from_numpy(self._rows.at(step))
@@ -186,23 +187,22 @@ class SelfTraining(Objective):
 
     @torch.no_grad()
     def _look(self, teacher: nn.Module) -> None:
-        pool, device = self.labels.pool, self.labels.device
-        some = pool.held[evenly_spaced(pool.held, min(LOOKED_AT, len(pool.held)))]
-        logits = teacher(_last(pool.source.read(some).to(device).float() / 255))
-        right = logits.argmax(dim=1).cpu() == torch.from_numpy(pool.source.labels[some])
+        source = self.labels.pool.source
+        logits = teacher(_last(source.read(self._looked_at).to(self.labels.device).float() / 255))
+        right = logits.argmax(dim=1).cpu() == torch.from_numpy(source.labels[self._looked_at])
         self.last.copy_(right.float().mean())
         self.best.copy_(torch.maximum(self.best, self.last))
 
     def told(self) -> str:
         """Coverage, the smallest and largest class among the predictions, and how many held-out labels are right."""
         told = f"covers {self.coverage:.0%}, classes {self.named.min():.1%} to {self.named.max():.1%}"
-        return told + (f", {self.last:.1%} right" if len(self.labels.pool.held) else "")
+        return told + (f", {self.last:.1%} right" if len(self._looked_at) else "")
 
     def warning(self) -> str:
         """Of a late drop (google-research/fixmatch#60), and of few images that teach."""
         said = []
-        number = max(1, min(LOOKED_AT, len(self.labels.pool.held)))
-        if self.best - self.last > max(DROP, 2 * math.sqrt(self.best * (1 - self.best) / number)):
+        error = math.sqrt(self.best * (1 - self.best) / max(1, len(self._looked_at)))
+        if self.best - self.last > max(DROP, 2 * error):
             said.append(
                 f"{self.last:.1%} of the labels held out are right at the end, {self.best:.1%} were before: a late "
                 "drop. More labels, or less time, may help"

@@ -79,16 +79,7 @@ class Stages:
 
     def array(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Numbers that take a while to compute."""
-        file = self.folder / f"{name}.npy"
-        if file.is_file():
-            with refusing_damage(file):
-                array: np.ndarray = np.load(file, allow_pickle=False)
-                return array
-        array = make()
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        write_bytes(file, buffer.getvalue())
-        return array
+        return kept_array(self.folder / f"{name}.npy", make)
 
     def seconds(self) -> float:
         """What the trainings have taken so far."""
@@ -116,3 +107,16 @@ class Stages:
     def _note(plan: Path, training: Loop, seconds: float) -> None:
         about = {"steps": training.steps, "seconds": round(seconds, 1), "warning": training.objective.warning()}
         write_json(plan, about)
+
+
+def kept_array(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What the ``.npy`` file holds; if it is not there it is made and written whole."""
+    if file.is_file():
+        with refusing_damage(file):
+            array: np.ndarray = np.load(file, allow_pickle=False)
+            return array
+    array = make()
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(file, buffer.getvalue())
+    return array

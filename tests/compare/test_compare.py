@@ -1,5 +1,6 @@
 """A comparison in miniature: real images, trainings of a few steps."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +80,17 @@ def test_what_is_stopped_goes_on_with_the_next_cell(bench, monkeypatch):
     assert done == cells
 
 
+def test_weights_that_do_not_suit_are_refused_before_anything_is_trained(bench):
+    own = replace(bench, settings=replace(bench.settings, weights=str(bench.folder / "mine.safetensors")))
+    with pytest.raises(InputError, match=r"mine.safetensors: no such model file"):
+        compare(own)
+    assert not bench.folder.exists()
+
+
 def test_what_decides_a_cell_is_in_its_name(bench):
     cell = Cell(Arm("supervised"), 30, 0)
     bench.predictions(cell)
-    other = Bench(
-        CompareSettings(**{**SMALL, "budget": 900.0}), *(getattr(bench, name) for name in ("train", "test")),
-        bench.pretrain_views, bench.fit_views, bench.folder, Observer,
-    )  # fmt: skip
+    other = replace(bench, settings=replace(bench.settings, budget=900.0))
     other.predictions(cell)
     assert len(list((bench.folder / "cells").iterdir())) == 2
 
