@@ -37,6 +37,7 @@ benchmark-speed: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.resume_time
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.guard_cost
+	$(BIN)/python -m benchmarks.ray_cost
 	$(BIN)/python -m benchmarks.documents
 
 $(BIN)/python:
@@ -48,7 +49,7 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev,wandb,mlflow]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,wandb,mlflow,ray]'
 	touch $@ $(VENV)/.run
 
 clean:

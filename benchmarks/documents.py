@@ -12,9 +12,23 @@ from matplotlib.figure import Figure
 from benchmarks.correlations import correlation
 from benchmarks.harness import RESULTS
 from benchmarks.ratios import article_rows, ratio
+from benchmarks.scale import (
+    COLOUR,
+    FEATURE_BYTES,
+    GRAY,
+    IMAGES,
+    MACHINES,
+    WORKERS,
+    duration,
+    gigabytes,
+    least_seconds,
+    peak_gib,
+    rate,
+)
 from benchmarks.worth import labels_needed
 from fewlabels.article.arms import ArticlePlan
 from fewlabels.article.summary import ArmSummary, claims, summarise
+from fewlabels.compare.plan import CompareSettings
 from fewlabels.files import written_whole
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +44,12 @@ def rows(name: str) -> list[dict[str, Any]]:
     """The rows of a result file."""
     found: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
     return found
+
+
+def machine(name: str) -> str:
+    """What the rows of a result file were measured on."""
+    about = json.loads((RESULTS / f"{name}.json").read_text())["machine"]
+    return f"{about['cores']} cores of an {about['cpu']}"
 
 
 def grouped(found: list[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -307,6 +327,92 @@ def labels_foretold() -> str:
     )
 
 
+def compare_verdict() -> str:
+    """What the comparison says, and what it took."""
+    found = [row for row in rows("compare") if row["what"] == "command"] if measured("compare") else []
+    if not found:
+        return NOT_YET
+    minutes = found[0]["command_seconds"] / 60
+    return (
+        f"> {found[0]['verdict']}\n\nSo it says of Fashion-MNIST after {minutes:.0f} minutes on "
+        f"{machine('compare')}; the same command again takes {found[0]['again_seconds']:.0f} seconds."
+    )
+
+
+def compare_table() -> str:
+    """Macro-F1 of each arm, and how far it is ahead of supervised training."""
+    found = [row for row in rows("compare") if row["what"] == "arm"] if measured("compare") else []
+    if not found:
+        return NOT_YET
+    lines = []
+    for row in sorted(found, key=lambda row: -row["mean"]):
+        ahead = [f"{100 * row[end]:+.1f}" for end in ("difference", "low", "high")] if "difference" in row else []
+        told = (
+            [f"{ahead[0]} ({ahead[1]} to {ahead[2]})", f"{row['p_adjusted']:.3f}", row["verdict"]]
+            if ahead
+            else [""] * 3
+        )
+        lines.append([f"`{row['arm']}`", f"{row['mean']:.4f} ± {row['spread']:.4f}", *told])
+    head = "arm | macro-F1, 6 pairs | points ahead of `supervised` (95%) | p, adjusted | verdict"
+    return table(head, "lrrrl", lines)
+
+
+def ray_cost() -> str:
+    """What Ray costs on one machine, as sentences."""
+    if not measured("ray_cost"):
+        return NOT_YET
+    cost = {row["what"]: row for row in rows("ray_cost")}
+    seconds = {what: row["seconds"] for what, row in cost.items()}
+    return (
+        f"On one core a local Ray starts in {seconds['start']:.1f} s and stops in {seconds['stop']:.1f} s; a worker's "
+        f"first task waits {seconds['first task']:.1f} s for it to start and import, each later one "
+        f"{1000 * seconds['task']:.0f} ms. Fashion-MNIST's images are {cost['images']['mib']:.0f} MiB, sent once a "
+        f"machine; a backbone of the tutorial is {cost['backbone']['mib']:.2f} MiB, sent to each cell that begins with "
+        "it."
+    )
+
+
+def scale_workers() -> str:
+    """The least time of the usual comparison, by workers."""
+    settings = CompareSettings()
+    lines = [[str(workers), f"{least_seconds(settings, workers) / 60:.1f}"] for workers in WORKERS]
+    return table("trainings at a time | least minutes of training, of a budget of 60", "rr", lines)
+
+
+def scale_images() -> str:
+    """Storage, memory and time of a pass, by images."""
+    speeds, memory = rows("pretrain_speed"), rows("memory")
+    lines = [
+        [
+            f"{images:,}",
+            gigabytes(images * GRAY),
+            f"{peak_gib(memory, images):.1f}",
+            duration(images / rate(speeds, "article")),
+            gigabytes(images * COLOUR),
+            duration(images / rate(speeds, "resnet18")),
+            gigabytes(images * FEATURE_BYTES),
+        ]
+        for images in IMAGES
+    ]
+    head = "images | file, GB, 28x28 gray | memory, GiB | one pass, tutorial's network | file, GB, 32x32 colour"
+    return table(f"{head} | one pass, ResNet-18 | gradients, GB", "rrrrrrr", lines)
+
+
+def scale_machines() -> str:
+    """A pass of each of six pretrainings over most images, by machines."""
+    speeds = rows("pretrain_speed")
+    passes = {machines: -(-6 // machines) for machines in MACHINES}
+    lines = [
+        [
+            str(machines),
+            *(duration(turns * IMAGES[-1] / rate(speeds, backbone)) for backbone in ("article", "resnet18")),
+        ]
+        for machines, turns in passes.items()
+    ]
+    head = f"machines | six pretrainings, a pass over {IMAGES[-1]:,} each: tutorial's network | ResNet-18"
+    return table(head, "rrr", lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "article table": article_table,
     "article claims": article_claims,
@@ -321,6 +427,12 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "guard cost": guard_cost,
     "methods table": methods_table,
     "scores table": scores_table,
+    "ray cost": ray_cost,
+    "scale workers": scale_workers,
+    "scale images": scale_images,
+    "scale machines": scale_machines,
+    "compare verdict": compare_verdict,
+    "compare table": compare_table,
     "labels table": labels_table,
     "labels curve": curve_table,
     "labels worth": labels_worth,

@@ -22,6 +22,8 @@ from fewlabels.errors import InputError
 if TYPE_CHECKING:
     import torch  # slow to import, so only the commands that use it do
 
+    from fewlabels.compare.run import Engine as CompareEngine
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -187,6 +189,10 @@ def compare(
         Path | None, typer.Option("--from", help="A pretrained backbone of your own, to stand beside.", metavar="FILE")
     ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Say what it would do and could find; do nothing.")] = False,
+    engine: Annotated[
+        str,
+        typer.Option(help="local, or ray: many at a time, on the cluster RAY_ADDRESS names or here.", metavar="NAME"),
+    ] = "local",
     out: Out = Path("runs/compare"),
     data: Data = None,
     device: Device = "auto",
@@ -199,15 +205,17 @@ def compare(
     """
     from fewlabels.compare.cells import Bench
     from fewlabels.compare.plan import CompareSettings
-    from fewlabels.compare.run import compare, plan_lines
+    from fewlabels.compare.run import compare, plan_lines, write_panels
     from fewlabels.data.fashion_mnist import fashion_mnist
     from fewlabels.engine.precision import fastest_precision
     from fewlabels.files import writable_folder, write_json
     from fewlabels.observe import Observer
     from fewlabels.records import provenance
+    from fewlabels.report.compare import write_compare_report
     from fewlabels.views.recipes import RECIPES, fit_views, usual_recipe
 
     _known(dataset)
+    run_engine = _compare_engine(engine)
     own = None if start_from is None else str(start_from)
     settings = CompareSettings(
         _numbers("--labels", labels), pairs, _seconds("--budget", budget), tuple(methods.split(",")), backbone, own
@@ -233,14 +241,10 @@ def compare(
         torch_device,
         fastest_precision(torch_device.type),
     )
-    began = time.perf_counter()
     with _saying_how_to_go_on():
-        found = compare(bench)
-    seconds = round(time.perf_counter() - began, 1)
-    write_json(
-        out / "result.json",
-        {"name": "compare", **provenance(_command()), "settings": asdict(settings), "seconds": seconds, **found},
-    )
+        found = compare(bench, run_engine)
+    about = {"name": "compare", **provenance(_command()), "seconds": round(bench.seconds(), 1)}
+    write_json(out / "result.json", {**about, **found})
     table = Table("labels", "arm", "macro-F1", "against supervised, points", title="Test macro-F1 by arm")
     against = {(each["labels"], each["arm"]): each for each in found["differences"]}
     for row in found["arms"]:
@@ -250,6 +254,22 @@ def compare(
         table.add_row(f"{row['labels']:,}", row["arm"], f"{row['mean']:.4f}{spread}", text)
     console.print(table)
     console.print(found["verdict"], highlight=False)
+    with _saying_how_to_go_on():
+        write_panels(bench)
+    console.print(f"Report: {write_compare_report(out)}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a comparison.", metavar="RUN")] = Path("runs/compare"),
+) -> None:
+    """Draw a comparison's report again, from what it has measured.
+
+    Example: `fewlabels report runs/compare`
+    """
+    from fewlabels.report.compare import write_compare_report
+
+    Console().print(f"Report: {write_compare_report(run)}", soft_wrap=True)
 
 
 @app.command()
@@ -514,6 +534,18 @@ def _seconds(option: str, text: str) -> float:
         return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
     except (ValueError, KeyError):
         raise InputError(f"{option} {text}: not a time. Write it like 90s, 10m or 1h.") from None
+
+
+def _compare_engine(name: str) -> "CompareEngine":
+    from fewlabels.compare.run import one_after_the_other
+
+    if _one_of("--engine", name, ("local", "ray")) == "local":
+        return one_after_the_other
+    try:
+        from fewlabels.compare.on_ray import over_ray
+    except ModuleNotFoundError as error:
+        raise InputError(f"--engine ray: {error.name} is not installed. Run: pip install 'fewlabels[ray]'") from None
+    return over_ray
 
 
 def _known(dataset: str) -> None:

@@ -5,20 +5,21 @@ import warnings
 import numpy as np
 
 
-def umap_projection(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """UMAP (McInnes et al. 2018) at the tutorial's settings: 3 components, 10 neighbours, cosine.
+def umap_projection(features: np.ndarray, seed: int = 0, components: int = 3) -> np.ndarray:
+    """UMAP (McInnes et al. 2018) at the tutorial's settings: 10 neighbours, cosine.
 
     Args:
         features: float32 [N, D].
         seed: the same seed gives the same picture on one machine.
+        components: the tutorial's 3, or 2.
 
     Returns:
-        float32 [N, 3].
+        float32 [N, components].
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba and umap warn of their own internals
         from umap import UMAP  # slow to import: numba compiles
 
         neighbours = min(10, len(features) - 1)
-        reducer = UMAP(n_components=3, n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
+        reducer = UMAP(n_components=components, n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
         return np.asarray(reducer.fit_transform(features), dtype=np.float32)

@@ -19,6 +19,8 @@ WEIGHTS: dict[Kind | Literal["pretrain"], float] = {
 LEAST_SECONDS = 5.0
 """Of a supervised training; in less it learns nothing worth a comparison."""
 BASELINE: Kind = "supervised"
+TRAINING = 0.85
+"""Share of the budget that is planned; the rest is for predictions, the audit and the pictures."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class Cell:
     labels: int
     pair: int
     """The seed of label draw, initial weights, views and pretraining."""
+
+    def words(self, pairs: int) -> str:
+        """For the reader, who counts from one."""
+        return f"{self.arm.name}, {self.labels:,} labels, pair {self.pair + 1} of {pairs}"
 
 
 @dataclass(frozen=True)
@@ -84,10 +90,20 @@ class CompareSettings:
         learned = [Arm(kind, start) for start in starts for kind in ("probe", "finetune")]
         return [Arm("pixels"), Arm("supervised"), Arm("probe", "untrained"), *learned, Arm("selftrain")]
 
+    def pretraining_of(self, arm: Arm) -> str | None:
+        """The method whose pretraining an arm begins with, if any."""
+        start = self.methods[0] if arm.kind == "selftrain" else arm.start
+        return start if start in self.methods else None
+
     @property
     def asked(self) -> Arm:
         """The arm that the verdict is about, named before anything is measured."""
         return Arm("finetune", self.methods[0])
+
+    @property
+    def shown(self) -> Cell:
+        """The one whose classifier is kept, for the pictures."""
+        return Cell(self.asked, max(self.labels), 0)
 
     def cells(self) -> Iterator[Cell]:
         """Pair by pair, so that what is stopped leaves whole pairs."""
@@ -104,4 +120,4 @@ class CompareSettings:
         of_a_pair = len(self.methods) * WEIGHTS["pretrain"] + len(self.labels) * sum(
             WEIGHTS[arm.kind] for arm in self.arms()
         )
-        return self.budget / self.pairs * WEIGHTS[what] / of_a_pair
+        return TRAINING * self.budget / self.pairs * WEIGHTS[what] / of_a_pair

@@ -1,38 +1,77 @@
-"""A whole comparison: its cells one after the other, and the result."""
+"""A whole comparison: its cells, then the result and what its report is drawn from."""
 
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from fewlabels.compare.cells import Bench
+from fewlabels.compare.panels import panels
 from fewlabels.compare.plan import Cell, CompareSettings
-from fewlabels.compare.verdict import judged
+from fewlabels.compare.trace import how_measured, pretrainings
+from fewlabels.compare.verdict import audit_line, judged
+from fewlabels.data.source import fingerprint
+from fewlabels.engine.run_folder import refusing_damage
 from fewlabels.evidence import LEVEL, detectable, fewest_pairs
+from fewlabels.files import write_json
 from fewlabels.fit.fit import FitSettings, refuse_unsuitable
 
 USUAL_SPREAD = 0.006
 """Of paired differences of macro-F1, where nothing has been measured yet."""
 
 
-def compare(bench: Bench) -> dict[str, Any]:
+Engine = Callable[[Bench, Sequence[Cell]], dict[Cell, np.ndarray]]
+"""Gives the predictions of every cell, as :meth:`Bench.predictions` does."""
+
+
+def one_after_the_other(bench: Bench, cells: Sequence[Cell]) -> dict[Cell, np.ndarray]:
+    """The engine of one machine."""
+    observer, done = bench.observer("compare"), {}
+    for place, cell in enumerate(cells):
+        if not bench.is_done(cell):
+            observer.say(f"{place + 1} of {len(cells)}: {cell.words(bench.settings.pairs)}")
+        done[cell] = bench.predictions(cell)
+    return done
+
+
+def compare(bench: Bench, engine: Engine = one_after_the_other) -> dict[str, Any]:
     """Do every cell that is not there, then read the test labels, once.
 
     Raises:
         InputError: if settings or weights do not suit the images.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; what is done is kept.
     """
-    fits = FitSettings(backbone=bench.settings.backbone, start_from=bench.settings.weights)
+    settings, test = bench.settings, bench.test
+    fits = FitSettings(backbone=settings.backbone, start_from=settings.weights)
     refuse_unsuitable(bench.train, fits)  # before an hour has passed
-    observer = bench.observer("compare")
-    cells = list(bench.settings.cells())
-    done: dict[Cell, np.ndarray] = {}
-    for place, cell in enumerate(cells):
-        observer.say(
-            f"{place + 1} of {len(cells)}: {cell.arm.name}, {cell.labels:,} labels, pair {cell.pair + 1} of "
-            f"{bench.settings.pairs}"
-        )
-        done[cell] = bench.predictions(cell)
-    return judged(bench.settings, done, bench.test.labels, len(bench.test.class_names))
+    twins = bench.twins()
+    bench.observer("compare").say(audit_line(twins))
+    with bench.timed():
+        done = engine(bench, list(settings.cells()))
+    images = {
+        "train": len(bench.train),
+        "test": len(test),
+        "shape": bench.train.shape,
+        "data": fingerprint(bench.train),
+    }
+    about = {"settings": asdict(settings), "class_names": list(test.class_names), "images": images}
+    about["audit"] = {"twins": int((twins >= 0).sum()), "test": len(test), "line": audit_line(twins)}
+    figures = judged(settings, done, test.labels, len(test.class_names), twins < 0)
+    return {**about, **figures, **pretrainings(bench), "measured": how_measured(bench)}
+
+
+def write_panels(bench: Bench) -> None:
+    """Leave ``panels.json``, unless it is there, of the same classifier."""
+    file = bench.folder / "panels.json"
+    made_of = bench.name(bench.settings.shown)
+    if file.is_file():
+        with refusing_damage(file):
+            if json.loads(file.read_text()).get("made_of") == made_of:
+                return
+    bench.observer("compare").say("Drawing the points (UMAP)")
+    write_json(file, {"made_of": made_of, **panels(bench)})
 
 
 def plan_lines(settings: CompareSettings) -> list[str]:

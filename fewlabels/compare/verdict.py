@@ -14,7 +14,11 @@ SMALL = 0.005
 
 
 def judged(
-    settings: CompareSettings, predictions: Mapping[Cell, np.ndarray], labels: np.ndarray, classes: int
+    settings: CompareSettings,
+    predictions: Mapping[Cell, np.ndarray],
+    labels: np.ndarray,
+    classes: int,
+    twinless: np.ndarray,
 ) -> dict[str, Any]:
     """The figures of a comparison, for JSON.
 
@@ -26,8 +30,13 @@ def judged(
         predictions: of every cell, int64 [N].
         labels: of the test images, int64 [N]: the one place where they are read.
         classes: how many there are.
+        twinless: bool [N], test images that are not among the training images as well; they have a second score.
     """
-    rows = [_row(settings, predictions, labels, arm, number) for number in settings.labels for arm in settings.arms()]
+    rows = [
+        _row(arm, number, _stacked(settings, predictions, arm, number), labels, twinless)
+        for number in settings.labels
+        for arm in settings.arms()
+    ]
     differences = {
         (arm, number): paired_difference(
             _stacked(settings, predictions, arm, number),
@@ -71,11 +80,28 @@ def sentence(difference: Difference, p: float, labels: int, tests: int) -> str:
     )
 
 
+def audit_line(twins: np.ndarray) -> str:
+    """What is to be said of test images that are among the training images, too.
+
+    >>> audit_line(np.array([-1, 7, -1]))
+    '1 of 3 test images has a twin among the training images: a second score leaves it out.'
+    """
+    number = int((twins >= 0).sum())
+    if not number:
+        return f"None of {len(twins):,} test images has a twin among the training images."
+    has, them = ("has", "it") if number == 1 else ("have", "them")
+    return (
+        f"{number:,} of {len(twins):,} test images {has} a twin among the training images: "
+        f"a second score leaves {them} out."
+    )
+
+
 def _more(difference: Difference, tests: int) -> str:
     """What it would take to know."""
     least = fewest_pairs(tests)
     if difference.pairs < least:
-        return f"With {difference.pairs} pairs nothing can be claimed: {least} are needed."
+        number = f"{difference.pairs} pair{'' if difference.pairs == 1 else 's'}"
+        return f"With {number} nothing can be claimed: {least} are needed."
     effect = abs(difference.mean) / difference.spread if difference.spread > 0 else float("inf")
     pairs = pairs_needed(effect, tests)
     if pairs is None:
@@ -83,15 +109,16 @@ def _more(difference: Difference, tests: int) -> str:
     return f"A difference of this size would be found with {max(pairs, difference.pairs + 1)} pairs."
 
 
-def _row(
-    settings: CompareSettings, predictions: Mapping[Cell, np.ndarray], labels: np.ndarray, arm: Arm, number: int
-) -> dict[str, Any]:
-    scores = [
-        float(f1_score(labels, named, average="macro", zero_division=0))
-        for named in _stacked(settings, predictions, arm, number)
-    ]
+def _row(arm: Arm, number: int, named: np.ndarray, labels: np.ndarray, twinless: np.ndarray) -> dict[str, Any]:
+    scores = _scores(named, labels)
     spread = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-    return {"arm": arm.name, "labels": number, "macro_f1": scores, "mean": float(np.mean(scores)), "spread": spread}
+    row = {"arm": arm.name, "labels": number, "macro_f1": scores, "mean": float(np.mean(scores)), "spread": spread}
+    second = None if twinless.all() else float(np.mean(_scores(named[:, twinless], labels[twinless])))
+    return {**row, "mean_without_twins": second}
+
+
+def _scores(named: np.ndarray, labels: np.ndarray) -> list[float]:
+    return [float(f1_score(labels, each, average="macro", zero_division=0)) for each in named]
 
 
 def _claim(arm: Arm, number: int, difference: Difference, p: float) -> dict[str, Any]:

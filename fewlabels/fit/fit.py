@@ -118,6 +118,7 @@ class Fit:
         observer: makes one for each training, by name.
         device: where.
         tested_on: images of the test whose macro-F1 is to be foretold.
+        paces: seconds a step of each arm, so that nothing depends on a clock; None: they are measured.
 
     Raises:
         InputError: if a backbone does not suit the images, or the folder holds a fit with other settings.
@@ -133,6 +134,7 @@ class Fit:
         observer: Callable[[str], Observer],
         device: torch.device = torch.device("cpu"),
         tested_on: int | None = None,
+        paces: Mapping[str, float] | None = None,
     ) -> None:
         self.pool, self.settings, self.seed, self.tested_on = pool, settings, seed, tested_on
         self.weights = None if settings.start_from is None else Path(settings.start_from)
@@ -146,8 +148,8 @@ class Fit:
         decided |= {"data": fingerprint(pool.source), "labels": digest(pool.source.labels.tobytes())}
         decided["weights"] = self.weights and digest(self.weights.read_bytes())
         precision = fastest_precision(device.type)
-        decided["precision"] = precision
-        self.stages = Stages(folder, decided, observer, device)
+        decided |= {"precision": precision, "paces": paces and dict(paces)}
+        self.stages = Stages(folder, decided, observer, device, paces)
         self.lab = Lab(self.stages, *views, seed, device, precision)
         self.features = Features(pool, None if self.weights is None else self._embedded)
         self.parts = held_out(pool.labels, seed)
@@ -155,7 +157,8 @@ class Fit:
         self.together = settings.strategy in ("auto", "selftrain") and len(pool.unlabelled) > 0
         """Whether the experts are asked together, and what they say is learned."""
         self.teaches = self.together and bool(self.parts) and self._time_to_self_train()
-        self.budget = Budget(settings.budget - self.stages.seconds(), self._total_weight(self.teaches))
+        left = settings.budget - (0 if self.stages.planned else self.stages.seconds())
+        self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
 
     def go(self) -> Fitted:
         """Try the arms on folds, take the best, and make the classifier."""
@@ -341,7 +344,7 @@ class Fit:
         name = "probe" if self.weights else "supervised"
         arm = self._arm(name)
         assert isinstance(arm, NetworkArm)
-        network = arm.train(self.pool, "final", self.settings.budget - self.stages.seconds())
+        network = arm.train(self.pool, "final", self.budget.share(math.inf))
         return Fitted(self._finished(network, 1.0, np.zeros(len(network.class_names))), name, None, {}, self.said, {})
 
     def _logs(self, logits: np.ndarray) -> np.ndarray:
@@ -425,19 +428,19 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
 
 
 class Budget:
-    """Seconds, handed out by weight; what one part leaves over goes to those after it."""
+    """Seconds, handed out by weight; what one part leaves over goes to those after it, unless no clock is looked at."""
 
-    def __init__(self, seconds: float, weights: float) -> None:
+    def __init__(self, seconds: float, weights: float, planned: bool = False) -> None:
         self._until, self._weights = time.monotonic() + seconds, weights
-
-    def would_be(self, weight: float) -> float:
-        """Seconds that a part of this weight would be given now."""
-        return max(0.0, self._until - time.monotonic()) * min(1.0, weight / self._weights)
+        self._planned = seconds if planned else None
 
     def share(self, weight: float) -> float:
         """Seconds for a part of this weight, which begins now; of an infinite one: all."""
-        seconds = self.would_be(weight)
+        left = self._until - time.monotonic() if self._planned is None else self._planned
+        seconds = max(0.0, left) * min(1.0, weight / self._weights)
         self._weights = max(self._weights - weight, 1e-9)
+        if self._planned is not None:
+            self._planned -= seconds
         return seconds
 
 

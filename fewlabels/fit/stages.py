@@ -3,7 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,27 @@ class Stages:
         decided: all that decides the result.
         observer: makes one for each training, by name.
         device: where networks are wanted.
+        paces: seconds a step of each arm; None: measured as they come, so that a second fit may have other steps.
 
     Raises:
         InputError: if the folder holds a fit with other settings.
     """
 
     def __init__(
-        self, folder: Path, decided: dict[str, Any], observer: Callable[[str], Observer], device: torch.device
+        self,
+        folder: Path,
+        decided: dict[str, Any],
+        observer: Callable[[str], Observer],
+        device: torch.device,
+        paces: Mapping[str, float] | None = None,
     ) -> None:
         self.folder, self.observer, self.device = folder / "stages", observer, device
         self.warnings: dict[str, str] = {}
         """Of trainings that have ended, by name."""
-        self._paces: dict[str, float] = {}
-        """Seconds a step of each arm, as last seen."""
+        self.planned = paces is not None
+        """Whether steps follow from seconds alone, whatever the clock says."""
+        self._paces: dict[str, float] = dict(paces or {})
+        """Seconds a step of each arm, as given or as last seen."""
         file = self.folder / "decided.json"
         if file.is_file():
             with refusing_damage(file):
@@ -56,13 +64,13 @@ class Stages:
             with refusing_damage(plan):
                 self._heed(name, json.loads(plan.read_text()).get("warning", ""))
             return load_classifier(weights).to(self.device)
-        began = time.perf_counter()
+        until = time.perf_counter() + seconds
         training = loop()
         if plan.is_file():
             with refusing_damage(plan):
                 training.steps = int(json.loads(plan.read_text())["steps"])
         else:
-            training.steps = min(training.steps, self._steps(arm, training, began + seconds))
+            training.steps = min(training.steps, self._steps(arm, training, seconds, until))
             self._note(plan, training, 0.0)
         observer = self.observer(name)
         try:
@@ -72,7 +80,8 @@ class Stages:
         self._heed(name, training.objective.warning())
         if not isinstance(network, Classifier):
             raise TypeError("a stage's network is a classifier")
-        self._paces[arm] = observer.seconds / training.steps
+        if not self.planned:
+            self._paces[arm] = observer.seconds / training.steps
         save_classifier(network, weights)
         discard_all(checkpoints)
         return load_classifier(weights).to(self.device)  # as the next start has it, to the last digit
@@ -91,10 +100,12 @@ class Stages:
 
     def steps_in(self, arm: str, loop: Callable[[], Loop], seconds: float) -> int:
         """How many steps of an arm's training so much time is enough for."""
-        return self._steps(arm, loop(), time.perf_counter() + seconds)
+        return self._steps(arm, loop(), seconds, time.perf_counter() + seconds)
 
-    def _steps(self, arm: str, training: Loop, until: float) -> int:
+    def _steps(self, arm: str, training: Loop, seconds: float, until: float) -> int:
         """How many there is time for, at least one."""
+        if self.planned:
+            return max(1, int(seconds / self._paces[arm]))
         if arm not in self._paces:
             self._paces[arm] = training.seconds_a_step()
         return max(1, int((until - time.perf_counter()) / self._paces[arm]))

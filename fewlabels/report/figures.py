@@ -6,17 +6,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-PALETTE = (
-    "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#7f7f7f",
-)  # fmt: skip
-
-
-def class_colour(index: int) -> str:
-    """A colour for any class; the first ten are chosen to be told apart."""
-    return PALETTE[index] if index < len(PALETTE) else to_hex(((index * 0.61803) % 1, 0.5, 0.6))
+from fewlabels.report.colours import class_colour
 
 
 def _png(figure: Figure) -> bytes:

@@ -1,10 +1,9 @@
-"""A comparison in miniature: real images, trainings of a few steps."""
-
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from threadpoolctl import threadpool_info
 
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.plan import Arm, Cell, CompareSettings
@@ -12,22 +11,8 @@ from fewlabels.compare.run import compare, plan_lines
 from fewlabels.compare.verdict import judged, sentence
 from fewlabels.errors import InputError
 from fewlabels.evidence import Difference
-from fewlabels.fit.arms import SelfTrain
 from fewlabels.models.weights import read_weights
-from fewlabels.observe import Observer
-from fewlabels.views.recipes import RECIPES, fit_views
-
-SMALL = {"labels": (30,), "pairs": 2, "budget": 600.0, "methods": ("simclr",)}
-
-
-@pytest.fixture
-def bench(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, training, until: 3)
-    monkeypatch.setattr(SelfTrain, "fewest", 4)
-    monkeypatch.setattr(Bench, "epochs", lambda self, method: 1)
-    train, test = fmnist.train.first_k(256), fmnist.test.first_k(80)
-    settings = CompareSettings(**SMALL)
-    return Bench(settings, train, test, RECIPES["gray-small"], fit_views(1), tmp_path / "compare", Observer)
+from tests.compare.conftest import slow
 
 
 def test_every_arm_is_compared_and_nothing_is_done_twice(bench, monkeypatch):
@@ -59,11 +44,11 @@ def test_pairs_differ_in_labels_weights_and_pretraining(bench):
 def test_what_is_stopped_goes_on_with_the_next_cell(bench, monkeypatch):
     predicted, done = Bench._predicted, []
 
-    def stops(self, cell, work, decided):
+    def stops(self, cell, work):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(cell)
-        return predicted(self, cell, work, decided)
+        return predicted(self, cell, work)
 
     monkeypatch.setattr(Bench, "_predicted", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -71,7 +56,7 @@ def test_what_is_stopped_goes_on_with_the_next_cell(bench, monkeypatch):
     cells = list(bench.settings.cells())
     assert done == cells[:2]
 
-    def goes_on(self, cell, work, decided):
+    def goes_on(self, cell, work):
         done.append(cell)
         return np.zeros(len(self.test), np.int64)
 
@@ -84,13 +69,32 @@ def test_weights_that_do_not_suit_are_refused_before_anything_is_trained(bench):
     own = replace(bench, settings=replace(bench.settings, weights=str(bench.folder / "mine.safetensors")))
     with pytest.raises(InputError, match=r"mine.safetensors: no such model file"):
         compare(own)
-    assert not bench.folder.exists()
+    assert [file.name for file in bench.folder.iterdir()] == ["speeds.json"]
+
+
+def test_a_cell_has_the_threads_that_are_noted_whatever_ran_before(bench, monkeypatch):
+    seen = []
+
+    def looks(self, cell, work):
+        seen.append((torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())))
+        return np.zeros(len(self.test), np.int64)
+
+    monkeypatch.setattr(Bench, "_predicted", looks)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        bench.predictions(Cell(Arm("pixels"), 30, 0))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen[0]) == {bench.threads()} == {1}
 
 
 def test_what_decides_a_cell_is_in_its_name(bench):
     cell = Cell(Arm("supervised"), 30, 0)
     bench.predictions(cell)
     other = replace(bench, settings=replace(bench.settings, budget=900.0))
+    slow(other)
     other.predictions(cell)
     assert len(list((bench.folder / "cells").iterdir())) == 2
 
@@ -105,7 +109,7 @@ def test_the_verdict_by_hand():
 
     rates = {"mocov2-finetune": 0.9, "supervised": 0.8}
     done = {cell: predictions(rates.get(cell.arm.name, 0.8)) for cell in settings.cells()}
-    found = judged(settings, done, labels, 3)
+    found = judged(settings, done, labels, 3, labels >= 0)
     claims = {claim["arm"]: claim for claim in found["differences"]}
     assert claims["mocov2-finetune"]["verdict"] == "helps"
     assert claims["mocov2-finetune"]["p_adjusted"] == claims["mocov2-finetune"]["p"] == 2 / 64
@@ -139,7 +143,7 @@ def test_the_plan_tells_cost_and_power():
         ({"pairs": 0}, "pairs 0: must be 1 or more"),
         ({"methods": ("simclear",)}, "simclr"),
         ({"labels": (1000, 1000)}, "must be different numbers"),
-        ({"budget": 60.0}, "too little for 36 trainings and 6 pretrainings. Give --budget 6m, or fewer pairs"),
+        ({"budget": 60.0}, "too little for 36 trainings and 6 pretrainings. Give --budget 7m, or fewer pairs"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(settings, said):

@@ -1,3 +1,4 @@
+import json
 from functools import partialmethod
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fewlabels.evaluate import evaluate, outputs, probabilities
 from fewlabels.fit import arms, fit
 from fewlabels.fit.arms import CrossFitted
 from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted, preferred
+from fewlabels.fit.loop import Loop
 from fewlabels.fit.objectives import SelfTrainingSettings
 from fewlabels.fit.pool import Pool
 from fewlabels.models.backbones import ArticleBackbone
@@ -28,7 +30,7 @@ def short(monkeypatch):
     few = SelfTrainingSettings(batch_size=64)
     monkeypatch.setattr(fit.SelfTrain, "__init__", partialmethod(fit.SelfTrain.__init__, others=few))
     monkeypatch.setattr(fit.Student, "__init__", partialmethod(fit.Student.__init__, batch_size=64))
-    monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, training, until: STEPS[arm])
+    monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, *args: STEPS[arm])
     monkeypatch.setattr(fit.SelfTrain, "fewest", 1)
 
 
@@ -204,6 +206,32 @@ def test_time_is_handed_out_by_weight_and_what_is_left_over_goes_on(monkeypatch)
     assert budget.share(2) == pytest.approx(80 / 3)
     now[0] += 200
     assert budget.share(4) == 0
+
+
+def test_by_plan_no_clock_is_looked_at(monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: float("nan"))
+    budget = Budget(90, weights=9, planned=True)
+    assert budget.share(3) == pytest.approx(30)
+    assert budget.share(2) == pytest.approx(20)
+    assert budget.share(float("inf")) == pytest.approx(40)
+    assert budget.share(1) == 0
+
+
+def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmnist, tmp_path: Path):
+    paces = {"supervised": 1.0, "selftrain": 1.0, "student": 1.0}
+    pool, views = pool_of(fmnist), fit_views(1)
+    settings = FitSettings("auto", 60.0, teacher="article")
+
+    def steps(folder: Path) -> dict[str, int]:
+        Fit(pool, settings, views, folder, 0, Observer, paces=paces).go()
+        return {file.stem: json.loads(file.read_text())["steps"] for file in (folder / "stages").glob("*-*.json")}
+
+    first, trial = steps(tmp_path / "first"), Loop.seconds_a_step
+    monkeypatch.setattr(Loop, "seconds_a_step", lambda self: 100 * trial(self))
+    of_observer = Observer.seconds_so_far
+    monkeypatch.setattr(Observer, "seconds_so_far", lambda self: 100 * of_observer(self))
+    assert steps(tmp_path / "second") == first
+    assert first["supervised-fold-0"] > 1
 
 
 def test_the_same_seed_gives_the_same_classifier(shortest, fmnist, tmp_path: Path):

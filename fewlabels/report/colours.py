@@ -1,0 +1,16 @@
+"""Colours that tell classes apart."""
+
+import colorsys
+
+PALETTE = (
+    "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#7f7f7f",
+)  # fmt: skip
+
+
+def class_colour(index: int) -> str:
+    """A colour for any class; the first ten are chosen to be told apart."""
+    if index < len(PALETTE):
+        return PALETTE[index]
+    lightness = (0.42, 0.55, 0.68)[index % 3]
+    parts = colorsys.hls_to_rgb(index * 0.61803 % 1, lightness, 0.55)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)

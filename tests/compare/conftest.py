@@ -1,0 +1,45 @@
+"""A comparison in miniature: real images, trainings of a few steps."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewlabels.compare.cells import Bench
+from fewlabels.compare.plan import CompareSettings
+from fewlabels.engine.tuning import Choice
+from fewlabels.files import write_json
+from fewlabels.fit.arms import SelfTrain
+from fewlabels.observe import Observer
+from fewlabels.views.recipes import RECIPES, fit_views
+
+SMALL = {"labels": (30,), "pairs": 2, "budget": 600.0, "methods": ("simclr",)}
+
+
+@pytest.fixture
+def bench(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    train, test = fmnist.train.first_k(256), fmnist.test.first_k(80)
+    settings = CompareSettings(**SMALL)
+    bench = Bench(settings, train, test, RECIPES["gray-small"], fit_views(1), tmp_path / "compare", Observer)
+    monkeypatch.setattr(SelfTrain, "fewest", 1)
+    slow(bench)
+    return bench
+
+
+def slow(bench: Bench, taught: float = 40, epochs: int = 1) -> None:
+    """Note speeds of a machine that does few steps of each training in the time it has.
+
+    Args:
+        bench: whose speeds.
+        taught: steps of self-training, all in all.
+        epochs: of a pretraining.
+    """
+    seconds, backbone = round(bench.settings.seconds("pretrain")), bench.settings.backbone
+    often = bench.seconds_of("selftrain") / taught
+    paces = {"supervised": bench.seconds_of("supervised") / 3.1, "finetune": bench.seconds_of("finetune") / 3.1}
+    speeds: dict[str, Any] = {f"seconds a step, {backbone}": {**paces, "selftrain": often, "student": often}}
+    quick = {"epochs": epochs, "engine": asdict(Choice(1))}
+    speeds |= {f"{method} in {seconds} s, {backbone}": quick for method in bench.settings.methods}
+    speeds["threads"] = 1
+    write_json(bench.folder / "speeds.json", speeds)
