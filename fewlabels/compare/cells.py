@@ -234,11 +234,9 @@ class Bench:
 
     def _trained(self, cell: Cell, pool: Pool, work: Path) -> Classifier:
         observer = self._watch(cell)
-        if cell.arm.kind == "selftrain":
+        if cell.arm.kind == "fit":
             start = str(self.weights(self.settings.methods[0], cell.pair))
-            settings = FitSettings(
-                "selftrain", self.settings.seconds("selftrain"), self.settings.backbone, start_from=start
-            )
+            settings = FitSettings("auto", self.settings.seconds("fit"), self.settings.backbone, start_from=start)
             fit = Fit(pool, settings, self.fit_views, work, cell.pair, observer, self.device, paces=self.paces())
             return fit.go().network
         stages = Stages(work, self._decided(cell), observer, self.device, self.paces())

@@ -3,20 +3,19 @@
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch.nn import functional as F
 
 from fewlabels.compare.cells import Bench
 from fewlabels.data.source import UNLABELLED, ArraySource, evenly_spaced
 from fewlabels.evaluate import outputs, probabilities
+from fewlabels.fit.doubt import Doubt, doubtful
 from fewlabels.fit.estimate import confusion_of
 from fewlabels.fit.pool import Pool
-from fewlabels.fit.probe import logistic_probe
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_backbone, load_classifier
 from fewlabels.projection import umap_projection
@@ -31,7 +30,6 @@ COLUMNS = 100
 SPRITE_BYTES = 2_700_000
 """Of the picture with all thumbnails, so that the report stays below 5 MB."""
 QUALITIES = (90, 75, 60, 45, 30, 15)
-FOLDS = 5
 
 
 def panels(bench: Bench) -> dict[str, Any]:
@@ -77,37 +75,6 @@ def panels(bench: Bench) -> dict[str, Any]:
         ],
         "twins": [[of_test[row], of_train[int(copies[row])]] for row in twins.tolist()],
     }
-
-
-class Doubt(NamedTuple):
-    """A label that may be wrong."""
-
-    place: int
-    suggested: int
-    """The class that it may be instead."""
-    confidence: float
-
-
-def doubtful(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> list[Doubt]:
-    """Labels that a probe on folds without them contradicts, the least likely first.
-
-    They are ranked by self-confidence (Kuan and Mueller 2022, section 3).
-
-    Args:
-        features: float [N, F] that no label has made.
-        labels: int64 [N].
-        seed: of the folds.
-    """
-    classes, given, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if len(classes) < 2 or counts.min() < 2:
-        return []
-    folds = StratifiedKFold(min(FOLDS, int(counts.min())), shuffle=True, random_state=seed)
-    estimator = logistic_probe(features, labels, seed).estimator
-    likely = cross_val_predict(estimator, features, labels, cv=folds, method="predict_proba")
-    best = likely.argmax(axis=1)
-    found = np.flatnonzero(best != given)
-    by_doubt = found[np.argsort(likely[found, given[found]], kind="stable")]
-    return [Doubt(int(row), int(classes[best[row]]), float(likely[row, best[row]])) for row in by_doubt]
 
 
 def chosen(groups: Sequence[np.ndarray], at_most: int) -> np.ndarray:

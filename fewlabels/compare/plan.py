@@ -9,10 +9,10 @@ from fewlabels.errors import InputError, refuse_unknown
 from fewlabels.methods import METHODS
 from fewlabels.presets import DEFAULT
 
-Kind = Literal["pixels", "supervised", "probe", "finetune", "selftrain"]
+Kind = Literal["pixels", "supervised", "probe", "finetune", "fit"]
 
 WEIGHTS: dict[Kind | Literal["pretrain"], float] = {
-    **{"pixels": 0.3, "supervised": 1.0, "probe": 0.1, "finetune": 1.0, "selftrain": 4.0},
+    **{"pixels": 0.3, "supervised": 1.0, "probe": 0.1, "finetune": 1.0, "fit": 4.0},
     "pretrain": 5.0,
 }
 """What each may take of the time, relative to the others."""
@@ -88,11 +88,11 @@ class CompareSettings:
         """All of them, the baselines first."""
         starts = [*self.methods, *(["own"] if self.weights else [])]
         learned = [Arm(kind, start) for start in starts for kind in ("probe", "finetune")]
-        return [Arm("pixels"), Arm("supervised"), Arm("probe", "untrained"), *learned, Arm("selftrain")]
+        return [Arm("pixels"), Arm("supervised"), Arm("probe", "untrained"), *learned, Arm("fit")]
 
     def pretraining_of(self, arm: Arm) -> str | None:
         """The method whose pretraining an arm begins with, if any."""
-        start = self.methods[0] if arm.kind == "selftrain" else arm.start
+        start = self.methods[0] if arm.kind == "fit" else arm.start
         return start if start in self.methods else None
 
     @property

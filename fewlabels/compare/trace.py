@@ -48,7 +48,7 @@ def how_measured(bench: Bench) -> list[tuple[str, str]]:
         rows.append(
             (arm.name, f"{steps:,} steps (at most: {planned:.0f} s, {arm.at_most:,}); {arm.labels}; {arm.settings}")
         )
-    rows.append(("selftrain", f"planned: {bench.seconds_of('selftrain'):.0f} s, its folds included"))
+    rows.append(("fit", f"planned: {bench.seconds_of('fit'):.0f} s, its folds included"))
     rows.append(("views of the labels", "; ".join(map(str, bench.fit_views))))
     return rows
 

@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch.nn import functional as F
 
-from fewlabels.data.source import ImageSource, evenly_spaced
+from fewlabels.data.source import ImageSource
 
 SIDE = 32
 """Larger images are compared at this size, in pixels."""
@@ -30,24 +30,35 @@ def twins(images: ImageSource, others: ImageSource) -> np.ndarray:
         images: of one shape with the others.
         others: what they might be copied from.
     """
-    theirs, ours = _pixels(others), _pixels(images)
+    return _alike(_pixels(images), _pixels(others), CANDIDATES)
+
+
+def twins_within(images: ImageSource) -> np.ndarray:
+    """As :func:`twins`, for each image another one of the same images."""
+    pixels = _pixels(images)
+    return _alike(pixels, pixels, CANDIDATES + 1, but_itself=True)
+
+
+def _alike(ours: np.ndarray, theirs: np.ndarray, number: int, but_itself: bool = False) -> np.ndarray:
     found = np.full(len(ours), -1)
-    some = evenly_spaced(others, LEARNED_FROM)
+    some = np.linspace(0, len(theirs) - 1, min(LEARNED_FROM, len(theirs))).astype(np.int64)
+    number = min(number, len(theirs))
     if not np.ptp(theirs[some]):
         return found
     components = PCA(min(COMPONENTS, len(some), theirs.shape[1]), random_state=0).fit(theirs[some])
-    number = min(CANDIDATES, len(theirs))
     neighbours = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(components.transform(theirs))
     candidates = neighbours.kneighbors(components.transform(ours), return_distance=False)
     for start in range(0, len(ours), BATCH):
-        rows = slice(start, start + BATCH)
+        rows = np.arange(start, min(start + BATCH, len(ours)))
         nearest = candidates[rows]
         apart = np.stack([np.square(theirs[nearest[:, n]] - ours[rows]).mean(axis=1) for n in range(number)], axis=1)
+        if but_itself:
+            apart[nearest == rows[:, None]] = np.inf
         best = apart.argmin(axis=1)
-        places_of = np.arange(len(best))
+        places = np.arange(len(best))
         contrast = ours[rows].var(axis=1)
-        alike = (apart[places_of, best] <= ALIKE**2 * contrast) & (contrast > 0)
-        found[rows] = np.where(alike, nearest[places_of, best], -1)
+        alike = (apart[places, best] <= ALIKE**2 * contrast) & (contrast > 0)
+        found[rows] = np.where(alike, nearest[places, best], -1)
     return found
 
 

@@ -134,7 +134,7 @@ class NetworkArm(Arm):
     at_most: ClassVar[int] = 20_000
     """Steps."""
     test_views: ClassVar[bool] = True
-    """Networks that have seen few images err less by :attr:`Classifier.test_views`; those that saw all, no more."""
+    """Whether its network has :attr:`Classifier.test_views`; for one that is asked of all images they cost too much."""
 
     def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
         return outputs(self.train(pool, part, seconds), pool.source, half=self.lab.precision == "bf16-mixed")
@@ -190,6 +190,7 @@ class Probe(NetworkArm):
     weights: Path
 
     name = "probe"
+    test_views = False  # its head has seen plain images alone
 
     def _trained(self, pool: Pool, part: str, seconds: float) -> Classifier:
         return self.lab.probed(self.backbone, self.weights, pool, part).eval()
@@ -249,7 +250,6 @@ class Student(NetworkArm):
     batch_size: int = 512
 
     name = "student"
-    test_views = False
 
     def loop(self, pool: Pool, part: str) -> Loop:
         rows = np.concatenate([self.rows, pool.labelled])

@@ -285,23 +285,18 @@ class Fit:
         After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
         so its confidence is set to what the folds got right.
         """
-        taught, kept = name == "selftrain", self._looked_at()
+        kept = self._looked_at()
         pool = replace(self.pool, unlabelled=np.setdiff1d(self.pool.unlabelled, kept))
         logs, right = self._logs(self._said(name, tried)), self._right(tried[name])
         told = logs[kept].argmax(axis=1)
-        alone = taught and self.settings.backbone == self.settings.teacher
-        if taught:
+        if name == "selftrain":
             arm = SelfTrain(self.lab, self.settings.teacher, self._prior(tried[name]), {"all": logs})
-            seconds = self.budget.share(math.inf if alone else WEIGHTS["teacher"])
-            network = arm.train(pool, "all", seconds)
-            if not alone:
-                logits = arm.logits(pool, "all", 0.0)
-                logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
-                logs = log_softmax(logs / temperature_for(logs[kept], right), axis=1)
-        if not alone:
-            rows = pool.unlabelled
-            student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1))
-            network = student.train(pool, f"of-{name}", self.budget.share(math.inf))
+            logits = arm.logits(pool, "all", self.budget.share(WEIGHTS["teacher"]))
+            logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
+            logs = log_softmax(logs / temperature_for(logs[kept], right), axis=1)
+        rows = pool.unlabelled
+        student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1))
+        network = student.train(pool, f"of-{name}", self.budget.share(math.inf))
         self._tell_apart(logs)
         logits = outputs(network, self._some())
         agrees = float((logits.argmax(axis=1) == told).mean())

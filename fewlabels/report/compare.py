@@ -35,7 +35,7 @@ LISTS = (*PLACES, "label", "prediction", "confidence", "split", "name")
 WORDS = {
     "pixels": "logistic regression on raw pixels",
     "supervised": "a network trained on the labels alone",
-    "selftrain": "pretrained, then taught by its own predictions for the other images",
+    "fit": "all that fewlabels fit does: experts, pooled; self-training if there is time",
     "probe": "logistic regression on frozen features",
     "finetune": "pretrained, then trained on the labels",
 }

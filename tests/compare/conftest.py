@@ -36,7 +36,7 @@ def slow(bench: Bench, taught: float = 40, epochs: int = 1) -> None:
         epochs: of a pretraining.
     """
     seconds, backbone = round(bench.settings.seconds("pretrain")), bench.settings.backbone
-    often = bench.seconds_of("selftrain") / taught
+    often = bench.seconds_of("fit") / taught
     paces = {"supervised": bench.seconds_of("supervised") / 3.1, "finetune": bench.seconds_of("finetune") / 3.1}
     speeds: dict[str, Any] = {f"seconds a step, {backbone}": {**paces, "selftrain": often, "student": often}}
     quick = {"epochs": epochs, "engine": asdict(Choice(1))}

@@ -17,7 +17,7 @@ from tests.compare.conftest import slow
 
 def test_every_arm_is_compared_and_nothing_is_done_twice(bench, monkeypatch):
     found = compare(bench)
-    names = ["pixels", "supervised", "untrained-probe", "simclr-probe", "simclr-finetune", "selftrain"]
+    names = ["pixels", "supervised", "untrained-probe", "simclr-probe", "simclr-finetune", "fit"]
     assert [row["arm"] for row in found["arms"]] == names
     assert found["asked"] == "simclr-finetune"
     assert {claim["verdict"] for claim in found["differences"]} == {"cannot tell"}

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fewlabels.data.source import ArraySource
-from fewlabels.data.twins import twins
+from fewlabels.data.twins import twins, twins_within
 
 
 def recompressed(image: np.ndarray, quality: int) -> np.ndarray:
@@ -22,6 +22,17 @@ def test_copies_are_found_among_real_images(fmnist):
     images[9] = np.clip(train.images[2999].astype(int) + 3, 0, 255)
     found = twins(ArraySource(images, None, test.class_names), train)
     assert {row: int(found[row]) for row in np.flatnonzero(found >= 0)} == {3: 1234, 7: 77, 9: 2999}
+
+
+def test_copies_are_found_within_real_images(fmnist):
+    some = fmnist.test.first_k(1000)
+    already = set(np.flatnonzero(twins_within(some) >= 0).tolist())
+    images = some.images.copy()
+    images[500], images[900, 0] = images[3], recompressed(images[8, 0], 90)
+    found = twins_within(ArraySource(images, None, some.class_names))
+    new = set(np.flatnonzero(found >= 0).tolist()) - already
+    assert new == {3, 500, 8, 900}
+    assert [int(found[row]) for row in (3, 500, 8, 900)] == [500, 3, 900, 8]
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 4), (3, 96, 80)])

@@ -99,15 +99,6 @@ def test_self_training_ends_in_a_student_that_learned_from_all_images(short, mon
     assert 0.6 < sure < 0.8  # about as often as the folds were right
 
 
-def test_where_the_backbone_is_the_teachers_it_is_the_teacher(short, monkeypatch, fmnist, tmp_path: Path):
-    later_is_better(monkeypatch)
-    monkeypatch.setitem(STEPS, "selftrain", 60)
-    made = fitted(pool_of(fmnist), tmp_path, budget=60.0)
-    assert made.strategy == "selftrain"
-    assert (tmp_path / "stages" / "selftrain-all.safetensors").is_file()
-    assert not (tmp_path / "stages" / "student-of-selftrain.safetensors").exists()
-
-
 def test_an_expert_without_a_network_is_learned_by_one(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
     made = fitted(pool_of(fmnist), tmp_path, strategy="kernel")

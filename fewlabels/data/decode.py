@@ -1,0 +1,106 @@
+"""One image file, of whatever kind, as an array; nothing here imports torch, so that worker processes start fast."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fewlabels.errors import InputError
+
+LARGEST = 50_000_000
+"""Pixels of one image, over all its channels; a larger one is refused before it is decoded."""
+MOST_CHANNELS = 32
+COLOURS = {"P", "PA", "LA", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"}
+"""Pillow's modes that are brought to RGB or gray."""
+TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+def decoded(content: bytes) -> np.ndarray:
+    """uint8, uint16 or float32 [C, H, W]: upright, transparency on white, palettes and print colours as RGB.
+
+    Args:
+        content: of a file that Pillow or tifffile knows; pages or planes of a TIFF of several are channels.
+
+    Raises:
+        InputError: saying what is wrong, without a name.
+    """
+    if not content:
+        raise InputError("an empty file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metadata that nobody needs
+        try:
+            array = _of_tiff(content) if content[:4] in TIFF else _of_picture(content)
+        except InputError:
+            raise
+        except UnidentifiedImageError:
+            raise InputError("not an image") from None
+        except Exception as error:  # decoders fail in as many ways as there are broken files
+            raise InputError(f"a damaged image ({type(error).__name__})") from None
+    if array.dtype == np.float32 and not np.isfinite(array).all():
+        raise InputError("pixels that are not finite")
+    return np.ascontiguousarray(array)
+
+
+def _of_picture(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        _refuse_size(image.width, image.height, len(image.getbands()))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in COLOURS or "transparency" in upright.info:
+            upright = _without_alpha(upright)
+        elif upright.mode == "1":
+            upright = upright.convert("L")
+        array = np.asarray(upright)
+    return _as_channels(array)
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """RGB, or gray if there was no colour to begin with; what is transparent is white."""
+    gray = image.mode in ("LA", "La", "L")
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    flat = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    flat.alpha_composite(rgba)
+    return flat.convert("L" if gray else "RGB")
+
+
+def _of_tiff(content: bytes) -> np.ndarray:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        series = file.series[0]
+        size, pixels = dict(zip(series.axes, series.shape, strict=True)), int(np.prod(series.shape))
+        if pixels > LARGEST:
+            raise InputError(f"{pixels:,} pixels, more than {LARGEST:,}")
+        plain = series.axes in ("YX", "YXS") or len(series.shape) > 3
+        if plain and series.keyframe.compression.name not in ("NONE", "ADOBE_DEFLATE", "DEFLATE"):
+            return _of_picture(content)  # Pillow has more decoders
+        if series.keyframe.photometric.name in ("PALETTE", "SEPARATED", "YCBCR", "CIELAB") or "S" in size:
+            return _of_picture(content)
+        return _as_channels(series.asarray())
+
+
+def _as_channels(array: np.ndarray) -> np.ndarray:
+    """[C, H, W] of one of the three types."""
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and (array.shape[2] in (3, 4) or array.shape[2] <= MOST_CHANNELS < array.shape[0]):
+        array = array.transpose(2, 0, 1)
+    if array.ndim != 3 or not 1 <= len(array) <= MOST_CHANNELS or min(array.shape) < 1:
+        raise InputError(f"shape {array.shape}, not height, width and 1 to {MOST_CHANNELS} channels")
+    _refuse_size(array.shape[2], array.shape[1], len(array))
+    if array.dtype == np.uint8 or array.dtype == np.uint16:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if np.issubdtype(array.dtype, np.floating):
+        return array.astype(np.float32)
+    if np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() <= 65535:
+        return array.astype(np.uint16)
+    raise InputError(f"pixels of {array.dtype} beyond 0..65535")
+
+
+def _refuse_size(width: int, height: int, channels: int) -> None:
+    if width * height * channels > LARGEST:
+        raise InputError(f"{width}x{height} pixels, more than {LARGEST:,}")

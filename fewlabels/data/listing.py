@@ -1,0 +1,217 @@
+"""What images there are, with which labels, before any is decoded: a folder, or a table beside its images."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+
+from fewlabels.data.source import UNLABELLED
+from fewlabels.errors import InputError, did_you_mean
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+UNLABELLED_FOLDER = "_unlabelled"
+TABLES = {".csv": ",", ".tsv": "\t"}
+SPLITS = ("train", "test")
+MOST_CLASSES = 10_000
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Parallel lists, one item an image."""
+
+    root: Path
+    names: list[str]
+    """Paths below the root, with slashes."""
+    labels: np.ndarray
+    """int64 [N]; -1 where an image has no label."""
+    class_names: tuple[str, ...]
+    splits: list[str]
+    """``train``, ``test``, or empty where nothing is said."""
+    groups: list[str]
+    """Of images that must not be divided between training and test, such as those of one patient; empty: its own."""
+
+    def path(self, row: int) -> Path:
+        """The file of an image."""
+        return self.root / self.names[row]
+
+
+def listed(path: Path) -> Listing:
+    """A folder of images, or a table.
+
+    Raises:
+        InputError: naming the file or row that cannot be used.
+    """
+    if path.is_dir():
+        return _of_folder(path)
+    if path.suffix.lower() in (*TABLES, ".parquet"):
+        return _of_table(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder. Pass a folder of images, or a table (.csv, .tsv, .parquet).")
+    raise InputError(f"{path}: neither a folder nor a table. Pass a folder of images, or a .csv, .tsv or .parquet.")
+
+
+def _of_folder(root: Path) -> Listing:
+    """Subfolders are classes; what lies loose or in ``_unlabelled`` has no label."""
+    resolved = root.resolve()
+    names, classes = [], []
+    for file in sorted(_images_below(root)):
+        if not file.resolve().is_relative_to(resolved):
+            raise InputError(f"{file}: a link that leads out of {root}. Copy the image, or remove the link.")
+        inside = file.relative_to(root)
+        names.append(inside.as_posix())
+        classes.append("" if len(inside.parts) == 1 or inside.parts[0] == UNLABELLED_FOLDER else inside.parts[0])
+    if not names:
+        raise InputError(f"{root}: no image here (looked for {', '.join(sorted(SUFFIXES))}, in subfolders, too).")
+    return _listing(root, names, classes, [""] * len(names), [""] * len(names))
+
+
+def _images_below(root: Path) -> Iterator[Path]:
+    """Hidden files and folders are left out, as are links to folders, which may lead round in circles."""
+    for entry in root.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if entry.is_symlink():
+                raise InputError(f"{entry}: a link to a folder. Put the folder itself there, or remove the link.")
+            yield from _images_below(entry)
+        elif entry.suffix.lower() in SUFFIXES:
+            yield entry
+
+
+def _of_table(file: Path) -> Listing:
+    """Columns ``path`` and, where there are, ``label``, ``split`` and ``group``; paths begin at the table's folder."""
+    columns = _parquet(file) if file.suffix.lower() == ".parquet" else _separated(file, TABLES[file.suffix.lower()])
+    if "path" not in columns:
+        meant = did_you_mean("path", columns)
+        found = ", ".join(columns) or "none"
+        raise InputError(f"{file}: no column 'path'; found {found}.{meant} Name the column with the images path.")
+    paths = columns["path"]
+    if not paths:
+        raise InputError(f"{file}: no rows. List at least one image.")
+    empty = [""] * len(paths)
+    splits = [split.lower() for split in columns.get("split", empty)]
+    seen: dict[str, int] = {}
+    for row, (path, split) in enumerate(zip(paths, splits, strict=True)):
+        where = f"{file}, row {row + 2}"  # as a spreadsheet counts, below its head
+        paths[row] = path = _inside(file.parent, path, where)
+        if path in seen:
+            raise InputError(f"{where}: {path} is in row {seen[path] + 2}, too. Remove one of them.")
+        seen[path] = row
+        if split not in ("", *SPLITS):
+            raise InputError(f"{where}: split {split!r} is not train or test. Fix it, or leave it empty.")
+    return _listing(file.parent, paths, columns.get("label", empty), splits, columns.get("group", empty))
+
+
+def _inside(root: Path, path: str, where: str) -> str:
+    """The path below the root, with slashes."""
+    if not path:
+        raise InputError(f"{where}: no path. Name an image, or remove the row.")
+    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute() or PureWindowsPath(path).drive:
+        raise InputError(f"{where}: {path} is absolute. Give the path from the table's folder.")
+    parts = PureWindowsPath(path).parts if "\\" in path else PurePosixPath(path).parts
+    inside = PurePosixPath(*parts)
+    if ".." in inside.parts or not (root / inside).resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{where}: {path} leads out of {root}. Images must lie below the table's folder.")
+    return str(inside)
+
+
+def _separated(file: Path, separator: str) -> dict[str, list[str]]:
+    """Columns of a CSV or TSV file, names in lower case."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            rows = list(csv.reader(text, delimiter=separator, strict=True))
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: not UTF-8 text. Save the table as 'CSV UTF-8'.") from None
+    except csv.Error as error:
+        raise InputError(f"{file}: not a whole table ({error}). Save it again.") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}).") from None
+    head = [name.strip().lower() for name in rows[0]] if rows else []
+    if len(set(head)) < len(head):
+        raise InputError(f"{file}: two columns have the same name. Rename one.")
+    while rows and not any(cell.strip() for cell in rows[-1]):
+        rows.pop()
+    for place, row in enumerate(rows, 1):
+        if len(row) != len(head):
+            raise InputError(f"{file}, row {place}: {len(row)} cells, the head has {len(head)}. Fix the row.")
+    return {name: [row[column].strip() for row in rows[1:]] for column, name in enumerate(head)}
+
+
+def _parquet(file: Path) -> dict[str, list[str]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ModuleNotFoundError:
+        raise InputError(f"{file}: needs pyarrow. Run: pip install 'fewlabels[parquet]', or save it as CSV.") from None
+    try:
+        table = read_table(file)
+    except (ArrowException, OSError):
+        raise InputError(f"{file}: not a whole parquet file. Write it again.") from None
+    return {
+        name.lower(): ["" if cell is None else str(cell).strip() for cell in table[name].to_pylist()]
+        for name in table.column_names
+    }
+
+
+def _listing(root: Path, names: list[str], classes: Sequence[str], splits: list[str], groups: list[str]) -> Listing:
+    class_names = tuple(sorted(set(classes) - {""}, key=_as_counted))
+    if len(class_names) > MOST_CLASSES:
+        found = f"{len(class_names):,} classes, more than {MOST_CLASSES:,}"
+        raise InputError(f"{root}: {found}. Is the column named label the right one?")
+    number = {name: cls for cls, name in enumerate(class_names)}
+    labels = np.array([number.get(name, UNLABELLED) for name in classes], dtype=np.int64)
+    return Listing(root, names, labels, class_names, splits, groups)
+
+
+def _as_counted(name: str) -> tuple[int, str]:
+    """Numbers in the order of numbers, before words."""
+    return (int(name), "") if name.isdecimal() and len(name) < 10 else (10**9, name)
+
+
+def divided(listing: Listing, share: float, seed: int) -> np.ndarray:
+    """Which images are for the test: bool [N].
+
+    What the splits say holds. Where they say nothing, a share of the labelled images is drawn at random, of each class
+    alike; images of one group stay together.
+
+    Args:
+        listing: see there.
+        share: of the labelled images, in 0..1.
+        seed: of the draw.
+
+    Raises:
+        InputError: if a group is divided between training and test.
+    """
+    tested = np.array([split == "test" for split in listing.splits])
+    if not any(listing.splits):
+        tested = _drawn(listing, share, seed)
+    _refuse_divided(listing.groups, tested)
+    return tested
+
+
+def _drawn(listing: Listing, share: float, seed: int) -> np.ndarray:
+    order = np.random.default_rng(seed).permutation(len(listing.names))
+    key = [listing.groups[row] or f"row {row}" for row in range(len(listing.names))]
+    members: dict[str, list[int]] = {}
+    for row in order.tolist():
+        members.setdefault(key[row], []).append(row)
+    wanted = {cls: share * (listing.labels == cls).sum() for cls in range(len(listing.class_names))}
+    tested = np.zeros(len(key), bool)
+    taken = dict.fromkeys(wanted, 0)
+    for rows in members.values():
+        classes = listing.labels[rows]
+        labelled = classes[classes != UNLABELLED]
+        if len(labelled) and all(taken[cls] + (labelled == cls).sum() <= wanted[cls] for cls in set(labelled.tolist())):
+            tested[rows] = True
+            for cls in labelled.tolist():
+                taken[cls] += 1
+    return tested
+
+
+def _refuse_divided(groups: Iterable[str], tested: np.ndarray) -> None:
+    side: dict[str, bool] = {}
+    for group, test in zip(groups, tested.tolist(), strict=True):
+        if group and side.setdefault(group, test) != test:
+            raise InputError(f"group {group}: images in training and in test. Give all of a group the same split.")

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewlabels.data.listing import divided, listed
+from fewlabels.errors import InputError
+
+
+def picture(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (4, 4)).save(file)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("cat/1.png", "cat/2.PNG", "dog/deep/3.jpg", "4.png", "_unlabelled/5.png", ".hidden/6.png"):
+        picture(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "notes.txt").write_text("not an image")
+    return tmp_path / "photos"
+
+
+def table(folder: Path, text: str, name: str = "table.csv") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def test_subfolders_are_classes(folder):
+    found = listed(folder)
+    assert found.class_names == ("cat", "dog")
+    said = dict(zip(found.names, found.labels.tolist(), strict=True))
+    assert said == {"4.png": -1, "_unlabelled/5.png": -1, "cat/1.png": 0, "cat/2.PNG": 0, "dog/deep/3.jpg": 1}
+    assert found.path(0).is_file()
+
+
+def test_a_table_says_label_split_and_group(folder):
+    rows = "path,Label,split,group\ncat/1.png,10,train,a\n4.png,,test,\ndog/deep/3.jpg,9,Test,b\n\n"
+    found = listed(table(folder, rows))
+    assert found.class_names == ("9", "10")
+    assert found.labels.tolist() == [1, -1, 0]
+    assert found.splits == ["train", "test", "test"]
+    assert found.groups == ["a", "", "b"]
+    assert divided(found, 0.2, 0).tolist() == [False, True, True]
+    tabs = listed(table(folder, rows.replace(",", "\t"), "table.tsv"))
+    assert (tabs.names, tabs.class_names) == (found.names, found.class_names)
+
+
+def test_a_table_in_parquet(folder):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"path": ["cat/1.png", "4.png"], "label": [7, None]}
+    parquet.write_table(pyarrow.table(columns), folder / "table.parquet")
+    found = listed(folder / "table.parquet")
+    assert found.labels.tolist() == [0, -1]
+    assert found.class_names == ("7",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("", "no column 'path'; found none"),
+        ("file,label\ncat/1.png,a\n", "no column 'path'; found file, label"),
+        ("path,label\n", "no rows"),
+        ("path,path\na,b\n", "two columns have the same name"),
+        ("path,label\ncat/1.png\n", "row 2: 1 cells, the head has 2"),
+        ("path\n../secret.png\n", "row 2: ../secret.png leads out of"),
+        ("path\ncat/../../x.png\n", "leads out of"),
+        ("path\n/etc/passwd\n", "row 2: /etc/passwd is absolute"),
+        ("path\nC:\\x.png\n", "is absolute"),
+        ("path\ncat/1.png\ncat/1.png\n", "row 3: cat/1.png is in row 2, too"),
+        ("path,split\ncat/1.png,validation\n", "row 2: split 'validation' is not train or test"),
+        ('path\n"cat/1.png\n', "not a whole table"),
+        ("path,label\n,a\n", "row 2: no path"),
+    ],
+)
+def test_wrong_tables_are_refused_with_their_row(folder, rows, said):
+    with pytest.raises(InputError, match=said):
+        listed(table(folder, rows))
+
+
+def test_links_out_of_the_folder_are_refused(folder, tmp_path: Path):
+    picture(tmp_path / "outside.png")
+    link = folder / "cat" / "link.png"
+    link.symlink_to(tmp_path / "outside.png")
+    with pytest.raises(InputError, match="leads out of"):
+        listed(folder)
+    link.unlink()
+    (folder / "loop").symlink_to(folder)
+    with pytest.raises(InputError, match="a link to a folder"):
+        listed(folder)
+
+
+@pytest.mark.parametrize(("name", "said"), [("nowhere", "no such file or folder"), ("x.txt", "neither a folder nor")])
+def test_what_is_no_listing_is_refused(tmp_path: Path, name, said):
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(InputError, match=said):
+        listed(tmp_path / name)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="no image here"):
+        listed(tmp_path)
+
+
+def test_each_class_gives_its_share_and_groups_stay_together(folder):
+    rows = [f"{n}.png,{n % 3},{n // 4 if n < 120 else ''}" for n in range(240)]
+    found = listed(table(folder, "path,label,group\n" + "\n".join(rows) + "\n"))
+    tested = divided(found, 0.25, 0)
+    counts = np.bincount(found.labels[tested])
+    assert all(counts <= 20)
+    assert counts.sum() >= 50
+    for group in set(found.groups) - {""}:
+        assert len({bool(tested[row]) for row in range(240) if found.groups[row] == group}) == 1
+    assert not np.array_equal(tested, divided(found, 0.25, 1))
+    assert np.array_equal(tested, divided(found, 0.25, 0))
+
+
+def test_a_group_on_both_sides_is_refused(folder):
+    rows = "path,split,group\ncat/1.png,train,p1\n4.png,test,p1\n"
+    with pytest.raises(InputError, match="group p1: images in training and in test"):
+        divided(listed(table(folder, rows)), 0.2, 0)
