@@ -332,7 +332,7 @@ def compare_verdict() -> str:
     found = [row for row in rows("compare") if row["what"] == "command"] if measured("compare") else []
     if not found:
         return NOT_YET
-    minutes = found[0]["command_seconds"] / 60
+    minutes = found[0]["seconds"] / 60
     return (
         f"> {found[0]['verdict']}\n\nSo it says of Fashion-MNIST after {minutes:.0f} minutes on "
         f"{machine('compare')}; the same command again takes {found[0]['again_seconds']:.0f} seconds."

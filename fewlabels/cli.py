@@ -241,7 +241,7 @@ def compare(
         torch_device,
         fastest_precision(torch_device.type),
     )
-    with _saying_how_to_go_on():
+    with _saying_how_to_go_on(), bench.timed():
         found = compare(bench, run_engine)
     about = {"name": "compare", **provenance(_command()), "seconds": round(bench.seconds(), 1)}
     write_json(out / "result.json", {**about, **found})

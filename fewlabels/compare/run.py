@@ -48,8 +48,7 @@ def compare(bench: Bench, engine: Engine = one_after_the_other) -> dict[str, Any
     refuse_unsuitable(bench.train, fits)  # before an hour has passed
     twins = bench.twins()
     bench.observer("compare").say(audit_line(twins))
-    with bench.timed():
-        done = engine(bench, list(settings.cells()))
+    done = engine(bench, list(settings.cells()))
     images = {
         "train": len(bench.train),
         "test": len(test),
