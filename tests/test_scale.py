@@ -18,4 +18,4 @@ def test_workers_share_the_work_but_not_a_pair():
     settings = CompareSettings(pairs=6, budget=1200)
     assert least_seconds(settings, 1) == pytest.approx(0.85 * 1200)
     assert least_seconds(settings, 2) == pytest.approx(0.85 * 600)
-    assert least_seconds(settings, 100) == settings.seconds("pretrain") + settings.seconds("selftrain")
+    assert least_seconds(settings, 100) == settings.seconds("pretrain") + settings.seconds("fit")

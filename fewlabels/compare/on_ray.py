@@ -20,13 +20,21 @@ from ray.exceptions import RayError, RayTaskError
 
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.plan import Cell
-from fewlabels.data.source import ArraySource
+from fewlabels.data.source import ArraySource, digest
 from fewlabels.engine.interrupts import stop_wish
 from fewlabels.errors import InputError
 from fewlabels.files import write_bytes
 from fewlabels.observe import Observer
 from fewlabels.records import usable_cores, versions
 
+
+def _software() -> dict[str, str]:
+    """What decides the results beside the processor, as it was when this module was imported."""
+    source = b"".join(file.read_bytes() for file in sorted(Path(__file__).parents[1].rglob("*.py")))
+    return {**versions(), "the source of fewlabels": digest(source)}
+
+
+SOFTWARE = _software()
 Files = dict[str, bytes]
 """Contents by path below a bench's folder."""
 RETRIES = 3
@@ -166,10 +174,10 @@ def _submitted(bench: Bench, cells: Sequence[Cell], wants: dict[str, int], work:
                 if all(file.is_file() for file in files):
                     backbones[first] = ray.put(_read(bench.folder, files))
                 else:
-                    backbones[first] = make.remote(sent, versions(), first, notes)
+                    backbones[first] = make.remote(sent, SOFTWARE, first, notes)
                     running[backbones[first]] = first
             needs = [backbones[first]]
-        running[make.remote(sent, versions(), cell, notes, *needs)] = cell
+        running[make.remote(sent, SOFTWARE, cell, notes, *needs)] = cell
     return running
 
 
@@ -187,7 +195,7 @@ def _made(bench: Bench, expected: dict[str, str], task: Task, *given: Files | st
     own = str(folder / OWN) if bench.settings.weights else None
     bench = replace(bench, folder=folder, settings=replace(bench.settings, weights=own))
     try:
-        _refuse_other_versions(expected)
+        _refuse_other_software(expected)
         for files in given:
             if isinstance(files, str):
                 return files
@@ -206,8 +214,8 @@ def _made(bench: Bench, expected: dict[str, str], task: Task, *given: Files | st
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refuse_other_versions(expected: dict[str, str]) -> None:
-    for name, version in versions().items():
+def _refuse_other_software(expected: dict[str, str]) -> None:
+    for name, version in SOFTWARE.items():
         if version != expected[name]:
             raise InputError(
                 f"worker {platform.node()}: {name} {version}, not {expected[name]}. "

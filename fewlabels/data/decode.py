@@ -2,9 +2,10 @@
 
 import io
 import warnings
+from itertools import islice
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from fewlabels.errors import InputError
 
@@ -51,7 +52,7 @@ def _of_picture(content: bytes) -> np.ndarray:
         elif upright.mode == "1":
             upright = upright.convert("L")
         array = np.asarray(upright)
-    return _as_channels(array)
+    return _as_channels(array if array.ndim == 2 else array.transpose(2, 0, 1))
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
@@ -66,27 +67,34 @@ def _without_alpha(image: Image.Image) -> Image.Image:
 
 
 def _of_tiff(content: bytes) -> np.ndarray:
+    """Pillow knows colours and compressions, tifffile planes and precise pixels."""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         series = file.series[0]
-        size, pixels = dict(zip(series.axes, series.shape, strict=True)), int(np.prod(series.shape))
+        pixels = int(np.prod(series.shape))
         if pixels > LARGEST:
             raise InputError(f"{pixels:,} pixels, more than {LARGEST:,}")
-        plain = series.axes in ("YX", "YXS") or len(series.shape) > 3
-        if plain and series.keyframe.compression.name not in ("NONE", "ADOBE_DEFLATE", "DEFLATE"):
-            return _of_picture(content)  # Pillow has more decoders
-        if series.keyframe.photometric.name in ("PALETTE", "SEPARATED", "YCBCR", "CIELAB") or "S" in size:
+        in_colours = series.keyframe.photometric.name in ("PALETTE", "SEPARATED", "YCBCR", "CIELAB")
+        if in_colours or (series.axes in ("YX", "YXS") and series.dtype == np.uint8):
             return _of_picture(content)
-        return _as_channels(series.asarray())
+        try:
+            array = np.moveaxis(series.asarray(), -1, 0) if series.axes.endswith("S") else series.asarray()
+        except Exception:  # a compression that needs more than tifffile itself
+            array = _pages(content)
+    return _as_channels(array)
+
+
+def _pages(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        pages = islice(ImageSequence.Iterator(image), MOST_CHANNELS + 1)
+        return np.stack([np.asarray(page) for page in pages])  # one at a time: the iterator gives the same image again
 
 
 def _as_channels(array: np.ndarray) -> np.ndarray:
-    """[C, H, W] of one of the three types."""
+    """[C, H, W] of one of the three types, of [H, W] or [C, H, W]."""
     if array.ndim == 2:
         array = array[None]
-    elif array.ndim == 3 and (array.shape[2] in (3, 4) or array.shape[2] <= MOST_CHANNELS < array.shape[0]):
-        array = array.transpose(2, 0, 1)
     if array.ndim != 3 or not 1 <= len(array) <= MOST_CHANNELS or min(array.shape) < 1:
         raise InputError(f"shape {array.shape}, not height, width and 1 to {MOST_CHANNELS} channels")
     _refuse_size(array.shape[2], array.shape[1], len(array))

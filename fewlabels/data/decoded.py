@@ -128,7 +128,8 @@ def stretched(images: np.ndarray, stretch: list[tuple[float, float]]) -> np.ndar
     """
     low, high = (np.array(end, np.float32)[:, None, None] for end in zip(*stretch, strict=True))
     share = np.clip((images - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return np.rint(255 * share).astype(np.uint8)
+    pixels: np.ndarray = np.rint(255 * share).astype(np.uint8)
+    return pixels
 
 
 def _done(file: Path, form: Form, jobs: Sequence[tuple[int, list[str]]]) -> Iterator[tuple[int, int, dict[str, str]]]:

@@ -91,6 +91,12 @@ def test_planes_and_pages_are_channels(gray):
     assert np.array_equal(decoded(tiff(five.astype(np.float32) / 255)), five.astype(np.float32) / 255)
 
 
+def test_pages_that_pillow_alone_can_read(gray):
+    first, second = Image.fromarray(gray), Image.fromarray(255 - gray)
+    content = saved(first, "TIFF", save_all=True, append_images=[second], compression="tiff_lzw")
+    assert np.array_equal(decoded(content), np.stack([gray, 255 - gray]))
+
+
 def test_black_and_white(gray):
     image = decoded(saved(Image.fromarray(gray > 100)))
     assert np.array_equal(image[0], (gray > 100) * 255)
