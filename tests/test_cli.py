@@ -27,7 +27,7 @@ from fewlabels.models.weights import load_classifier, save_backbone, save_classi
 from tests.data.test_idx import idx_bytes
 
 FIT = ("fit", "fashion-mnist", "--labels", "20", "--strategy", "supervised", "--budget", "2s", "--logger", "none")
-COMMANDS = ("article", "fit", "pretrain", "predict", "doctor")
+COMMANDS = ("article", "fit", "compare", "report", "pretrain", "predict", "doctor")
 PRETRAIN = "pretrain {npy} --epochs 1 --batch-size 8 --logger none --out {folder}/new"
 
 

@@ -15,7 +15,7 @@ import torch
 
 from fewlabels import __version__
 from fewlabels.compare.plan import Arm, Cell, CompareSettings, Kind
-from fewlabels.data.source import ArraySource, balanced_indices, digest, fingerprint
+from fewlabels.data.source import ArraySource, balanced_indices, digest, evenly_spaced, fingerprint
 from fewlabels.data.twins import twins
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
@@ -36,6 +36,9 @@ from fewlabels.observe import Observer
 from fewlabels.presets import DEFAULT
 from fewlabels.pretrain import epochs_in, pretrain
 from fewlabels.seeding import seeded
+
+ASKED = 2000
+"""Images of a trial."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Bench:
         return dict(self._measured(f"{method} in {seconds} s, {self.settings.backbone}", tried))
 
     def paces(self) -> dict[str, float]:
-        """Seconds a step of each training on labels."""
+        """Seconds a step of each training on labels, and of an image that a network is asked of."""
 
         def tried(work: Path) -> dict[str, float]:
             pool, backbone = self.pool(Cell(self.settings.asked, min(self.settings.labels), 0)), self.settings.backbone
@@ -148,7 +151,8 @@ class Bench:
             learns = Student(lab, backbone, pool.unlabelled, said[pool.unlabelled])
             arms: list[NetworkArm] = [Supervised(lab, backbone), FineTune(lab, backbone, self.weights("untrained", 0))]
             arms += [teaches, learns] if len(pool.unlabelled) else []
-            return {arm.name: arm.loop(pool, "trial").seconds_a_step() for arm in arms}
+            found = {arm.name: arm.loop(pool, "trial").seconds_a_step() for arm in arms}
+            return found | {"image": seconds_an_image(lab.fresh(backbone, pool, "trial"), self.train)}
 
         return dict(self._measured(f"seconds a step, {self.settings.backbone}", tried))
 
@@ -279,6 +283,16 @@ class Bench:
         about = {"method": method, **self._speed(method), "backbone": self.settings.backbone, "pair": pair}
         about["threads"] = self.threads()
         return about | {"data": fingerprint(self.train), "views": str(self.pretrain_views), "precision": self.precision}
+
+
+def seconds_an_image(network: Classifier, source: ArraySource) -> float:
+    """That a network of the fit takes to say what it sees."""
+    network.test_views = True
+    some = source.subset(evenly_spaced(source, ASKED))
+    outputs(network, some)
+    began = time.perf_counter()
+    outputs(network, some)
+    return (time.perf_counter() - began) / len(some)
 
 
 def _digest_of(decided: dict[str, Any]) -> str:

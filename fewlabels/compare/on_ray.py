@@ -94,9 +94,10 @@ def cluster(threads: int) -> Iterator[None]:
         try:
             _knock(address)
             ray.init(address, **quiet)
-        except OSError:
+        except (OSError, RayError):
             raise InputError(
-                f"RAY_ADDRESS {address}: no Ray cluster answers. Start one with: ray start --head"
+                f"RAY_ADDRESS {address}: no Ray cluster answers there. Start one with: ray start --head "
+                "(if it asks for a token, set RAY_AUTH_MODE=token)"
             ) from None
     else:
         ray.init("local", num_cpus=max(threads, usable_cores()), include_dashboard=False, **quiet)

@@ -118,7 +118,8 @@ class Fit:
         observer: makes one for each training, by name.
         device: where.
         tested_on: images of the test whose macro-F1 is to be foretold.
-        paces: seconds a step of each arm, so that nothing depends on a clock; None: they are measured.
+        paces: seconds a step of each arm, and of an ``image`` that a network is asked of, so that nothing depends on a
+            clock; None: they are measured.
 
     Raises:
         InputError: if a backbone does not suit the images, or the folder holds a fit with other settings.
@@ -147,6 +148,10 @@ class Fit:
         decided = {**asdict(settings), "seed": seed, "views": [str(view) for view in views]}
         decided |= {"data": fingerprint(pool.source), "labels": digest(pool.source.labels.tobytes())}
         decided["weights"] = self.weights and digest(self.weights.read_bytes())
+        self.everything = not len(pool.unlabelled)
+        """Whether every image has a label."""
+        if settings.strategy in ("supervised", "probe", "finetune"):
+            self.pool = pool = pool.labelled_alone()
         precision = fastest_precision(device.type)
         decided |= {"precision": precision, "paces": paces and dict(paces)}
         self.stages = Stages(folder, decided, observer, device, paces)
@@ -157,7 +162,7 @@ class Fit:
         self.together = settings.strategy in ("auto", "selftrain") and len(pool.unlabelled) > 0
         """Whether the experts are asked together, and what they say is learned."""
         self.teaches = self.together and bool(self.parts) and self._time_to_self_train()
-        left = settings.budget - (0 if self.stages.planned else self.stages.seconds())
+        left = settings.budget - (self._asking(paces["image"]) if paces else self.stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
 
     def go(self) -> Fitted:
@@ -165,7 +170,7 @@ class Fit:
         counts = np.bincount(self.pool.labels, minlength=len(self.pool.source.class_names))
         for cls in np.flatnonzero(counts == 0):
             self._note(f"no image is labelled {self.pool.source.class_names[cls]!r}: it will never be named")
-        if not len(self.pool.unlabelled):
+        if self.everything:
             self._note("every image has a label: there is nothing to train itself on")
         return self._chosen(self._try_arms()) if counts.max() > 1 else self._without_folds()
 
@@ -198,6 +203,11 @@ class Fit:
         if steps < fewest:
             self._note(f"selftrain: {seconds:.0f} s a fold are too few for the {fewest:.0f} steps it needs; not tried")
         return bool(steps >= fewest)
+
+    def _asking(self, seconds_an_image: float) -> float:
+        """Seconds to ask every expert of all images, on folds and in the end; at most half of the budget."""
+        times = len(self.experts) * (len(self.parts) + 1)
+        return min(self.settings.budget / 2, times * len(self.pool.source) * seconds_an_image)
 
     def _total_weight(self, teaches: bool) -> float:
         once = [*self.experts, "student"] if self.together else ["final"]

@@ -50,6 +50,10 @@ class Pool:
         """Labelled rows of each class that has some."""
         return [self.labelled[self.labels == cls] for cls in np.unique(self.labels)]
 
+    def labelled_alone(self) -> "Pool":
+        """The pool of the labelled images, for who asks nothing of the others."""
+        return Pool.of(self.source.subset(self.labelled))
+
     def without(self, places: np.ndarray) -> "Pool":
         """The pool less these places of ``labelled``, which are held out."""
         return replace(self, labelled=np.delete(self.labelled, places), held=self.labelled[places])

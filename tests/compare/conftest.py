@@ -38,7 +38,9 @@ def slow(bench: Bench, taught: float = 40, epochs: int = 1) -> None:
     seconds, backbone = round(bench.settings.seconds("pretrain")), bench.settings.backbone
     often = bench.seconds_of("fit") / taught
     paces = {"supervised": bench.seconds_of("supervised") / 3.1, "finetune": bench.seconds_of("finetune") / 3.1}
-    speeds: dict[str, Any] = {f"seconds a step, {backbone}": {**paces, "selftrain": often, "student": often}}
+    speeds: dict[str, Any] = {
+        f"seconds a step, {backbone}": {**paces, "selftrain": often, "student": often, "image": 0.0}
+    }
     quick = {"epochs": epochs, "engine": asdict(Choice(1))}
     speeds |= {f"{method} in {seconds} s, {backbone}": quick for method in bench.settings.methods}
     speeds["threads"] = 1

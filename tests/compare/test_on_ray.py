@@ -127,6 +127,12 @@ def test_a_worker_that_is_asked_to_leave_is_replaced(bench, cluster, tmp_path):
     assert kept(leaving.folder) == kept(bench.folder)
 
 
+def test_workers_with_another_source_are_refused(bench, cluster, monkeypatch):
+    monkeypatch.setitem(on_ray.SOFTWARE, "the source of fewlabels", "another")
+    with pytest.raises(InputError, match=r"worker .*: the source of fewlabels \w+, not another\. Install the same"):
+        over_ray(bench, [Cell(Arm("pixels"), 30, 0)])
+
+
 @pytest.mark.parametrize(
     ("end", "said"),
     [(None, "^views: not today.$"), (signal.SIGKILL, "its worker died 1 times .* What is done is saved")],

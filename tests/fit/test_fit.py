@@ -209,7 +209,7 @@ def test_by_plan_no_clock_is_looked_at(monkeypatch):
 
 
 def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmnist, tmp_path: Path):
-    paces = {"supervised": 1.0, "selftrain": 1.0, "student": 1.0}
+    paces = {"supervised": 1.0, "selftrain": 1.0, "student": 1.0, "image": 0.0}
     pool, views = pool_of(fmnist), fit_views(1)
     settings = FitSettings("auto", 60.0, teacher="article")
 
