@@ -72,8 +72,9 @@ def test_all_arms_are_tried_and_the_best_is_taken(short, fmnist, tmp_path: Path)
     made = fitted(pool_of(fmnist), tmp_path / "fit", start_from=str(tmp_path / "backbone.safetensors"))
     arms = ["supervised", "probe", "finetune", "kernel", "propagate"]
     assert list(made.tried) == [*arms, "committee", "selftrain"]
-    assert made.tried[made.strategy] == max(made.tried.values())
-    assert made.estimate.macro_f1 == pytest.approx(max(made.tried.values()), abs=0.04)
+    best = max(made.tried, key=lambda name: made.tried[name])
+    assert made.strategy in (best, "selftrain")  # which is taken if it is nearly as good
+    assert made.estimate.macro_f1 == pytest.approx(made.tried[made.strategy], abs=0.04)
     assert made.estimate.low < made.estimate.macro_f1 < made.estimate.high
     assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
 
