@@ -93,11 +93,14 @@ class Arm:
 
     name: ClassVar[str]
 
-    def logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
-        """Float32 [N, K]; ``part`` names which labels are in the pool."""
-        return self.lab.stages.array(f"{self.name}-{part}-logits", lambda: self._logits(pool, part, seconds))
+    def logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None = None) -> np.ndarray:
+        """Float32 [N, K], of other rows than those that are asked for perhaps nan; None: all are.
 
-    def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
+        ``part`` names which labels are in the pool.
+        """
+        return self.lab.stages.array(f"{self.name}-{part}-logits", lambda: self._logits(pool, part, seconds, rows))
+
+    def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         raise NotImplementedError
 
 
@@ -109,7 +112,7 @@ class Kernel(Arm):
 
     name = "kernel"
 
-    def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
+    def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, len(pool.source.class_names))
 
 
@@ -121,7 +124,7 @@ class Propagate(Arm):
 
     name = "propagate"
 
-    def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
+    def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         return propagated(self.features.graph, pool.labelled, pool.labels, len(pool.source.class_names))
 
 
@@ -136,8 +139,13 @@ class NetworkArm(Arm):
     test_views: ClassVar[bool] = True
     """Whether its network has :attr:`Classifier.test_views`; for one that is asked of all images they cost too much."""
 
-    def _logits(self, pool: Pool, part: str, seconds: float) -> np.ndarray:
-        return outputs(self.train(pool, part, seconds), pool.source, half=self.lab.precision == "bf16-mixed")
+    def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
+        network, half = self.train(pool, part, seconds), self.lab.precision == "bf16-mixed"
+        if rows is None:
+            return outputs(network, pool.source, half)
+        logits = np.full((len(pool.source), len(pool.source.class_names)), np.nan, np.float32)
+        logits[rows] = outputs(network, pool.source.subset(rows), half)
+        return logits
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
@@ -297,9 +305,19 @@ class CrossFitted:
         return probabilities
 
 
-def cross_fit(arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[], float]) -> CrossFitted:
-    """Use the arm once for each part that is held out, without its labels; ``seconds`` is asked before each."""
-    logits = [arm.logits(pool.without(places), f"fold-{fold}", seconds()) for fold, places in enumerate(parts)]
+def cross_fit(
+    arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[], float], rows: np.ndarray | None = None
+) -> CrossFitted:
+    """Use the arm once for each part that is held out, without its labels.
+
+    Args:
+        arm: what is tried.
+        pool: all labels that may be used.
+        parts: places in ``pool.labelled``.
+        seconds: is asked before each part.
+        rows: int64, of the source: whom the arm is asked of; None: all.
+    """
+    logits = [arm.logits(pool.without(places), f"fold-{fold}", seconds(), rows) for fold, places in enumerate(parts)]
     return CrossFitted(pool, parts, logits)
 
 

@@ -205,8 +205,8 @@ class Fit:
         return bool(steps >= fewest)
 
     def _asking(self, seconds_an_image: float) -> float:
-        """Seconds to ask every expert of all images, on folds and in the end; at most half of the budget."""
-        times = len(self.experts) * (len(self.parts) + 1)
+        """Seconds to ask every expert of all images, in the end and for teachers; at most half of the budget."""
+        times = len(self.experts) * (1 + (len(self.parts) if self.teaches else 0))
         return min(self.settings.budget / 2, times * len(self.pool.source) * seconds_an_image)
 
     def _total_weight(self, teaches: bool) -> float:
@@ -220,9 +220,10 @@ class Fit:
         """Of each expert; of all together, as ``committee``; of what learns from them, if there is time."""
         tried: dict[str, CrossFitted] = {}
         said: dict[str, CrossFitted] = {}
+        rows = None if self.teaches else self.pool.labelled  # teachers need a word on all images, from every fold
         for name in self.experts:
             seconds = partial(self.budget.share, WEIGHTS[name])
-            said[name] = cross_fit(self._arm(name), self.pool, self.parts, seconds)
+            said[name] = cross_fit(self._arm(name), self.pool, self.parts, seconds, rows)
             self._tell(name, tried, pooled({name: said[name]}))
         if self.together:
             self._tell("committee", tried, pooled(said))

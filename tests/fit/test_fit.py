@@ -111,7 +111,7 @@ def test_an_expert_without_a_network_is_learned_by_one(short, monkeypatch, fmnis
 def test_too_little_time_for_self_training(short, monkeypatch, fmnist, tmp_path: Path):
     monkeypatch.setattr(fit.SelfTrain, "fewest", STEPS["selftrain"] + 1)
     made = fitted(pool_of(fmnist), tmp_path)
-    assert "selftrain" not in made.tried
+    assert made.strategy == "committee"
     assert "too few for the 31 steps it needs" in "".join(made.said)
 
 
@@ -224,6 +224,18 @@ def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmn
     monkeypatch.setattr(Observer, "seconds_so_far", lambda self: 100 * of_observer(self))
     assert steps(tmp_path / "second") == first
     assert first["supervised-fold-0"] > 1
+
+
+def test_without_a_teacher_folds_are_asked_of_labelled_images_alone(short, monkeypatch, fmnist, tmp_path: Path):
+    later_is_better(monkeypatch)
+    monkeypatch.setattr(fit.SelfTrain, "fewest", 10**9)
+    pool = pool_of(fmnist)
+    made = fitted(pool, tmp_path)
+    assert "selftrain" not in made.tried
+    of_fold, of_all = (np.load(tmp_path / "stages" / f"supervised-{part}-logits.npy") for part in ("fold-0", "all"))
+    assert np.isnan(of_fold[pool.unlabelled]).all()
+    assert np.isfinite(of_fold[pool.labelled]).all()
+    assert np.isfinite(of_all).all()
 
 
 def test_the_same_seed_gives_the_same_classifier(shortest, fmnist, tmp_path: Path):
