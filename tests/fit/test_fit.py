@@ -109,6 +109,7 @@ def test_an_expert_without_a_network_is_learned_by_one(short, monkeypatch, fmnis
 
 
 def test_too_little_time_for_self_training(short, monkeypatch, fmnist, tmp_path: Path):
+    later_is_better(monkeypatch)
     monkeypatch.setattr(fit.SelfTrain, "fewest", STEPS["selftrain"] + 1)
     made = fitted(pool_of(fmnist), tmp_path)
     assert made.strategy == "committee"
