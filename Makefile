@@ -27,6 +27,7 @@ benchmark: benchmark-speed
 	$(BIN)/python -m benchmarks.collapse
 	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.scores
+	$(BIN)/python -m benchmarks.compare
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.documents
 

@@ -335,7 +335,8 @@ def compare_verdict() -> str:
     minutes = found[0]["seconds"] / 60
     return (
         f"> {found[0]['verdict']}\n\nSo it says of Fashion-MNIST after {minutes:.0f} minutes on "
-        f"{machine('compare')}; the same command again takes {found[0]['again_seconds']:.0f} seconds."
+        f"{machine('compare')}; the same command again takes {found[0]['again_seconds']:.0f} seconds "
+        "(`benchmarks/results/compare.json`)."
     )
 
 

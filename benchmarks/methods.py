@@ -27,7 +27,7 @@ from fewlabels.fit.probe import knn_probe, logistic_probe
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.weights import load_exactly, read_weights
 from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method, epochs_in
+from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
 from fewlabels.quality import rankme
 from fewlabels.records import machine
 from fewlabels.views.recipes import RECIPES
@@ -53,7 +53,8 @@ def pretrained(method: str, seed: int, folder: Path, source: ArraySource) -> dic
     views, engine = RECIPES["gray-small"], Engine(checkpoint_seconds=3600)
     precision = fastest_precision("cpu")
     tried = PretrainSettings(method, 20, precision=precision)
-    epochs, seconds = epochs_in(PLANNED, source, views, tried, folder, seed, Observer(""), engine), math.inf
+    epochs = Pretraining(source, views, tried, folder, seed, Observer(""), engine).epochs_in(PLANNED)
+    seconds = math.inf
     while seconds > BUDGET:
         shutil.rmtree(folder)
         folder.mkdir()

@@ -95,22 +95,6 @@ def pretrain(
     return run.method
 
 
-def epochs_in(
-    seconds: float,
-    source: ImageSource,
-    views: Views,
-    settings: PretrainSettings,
-    folder: Path,
-    seed: int,
-    observer: Observer,
-    engine: Engine,
-) -> int:
-    """How many epochs of a pretraining so much time is enough for, at least one; by a trial, which is thrown away."""
-    trial = Pretraining(source, views, settings, folder, seed, observer, engine)
-    seconds_an_epoch = trial.seconds_a_step(trial._choice(), TRIAL_STEPS) * trial.per_epoch
-    return max(1, int(seconds / seconds_an_epoch))
-
-
 class Collapsed(InputError):
     """The guard has stopped the run; ``verdict`` says why."""
 
@@ -300,6 +284,11 @@ class Pretraining:
         for step in range(steps):
             self.train_step(step, pairs).item()
         return (time.perf_counter() - began) / steps
+
+    def epochs_in(self, seconds: float) -> int:
+        """How many epochs so much time is enough for, at least one; by a trial, after which the run is of no use."""
+        seconds_an_epoch = self.seconds_a_step(self._choice(), TRIAL_STEPS) * self.per_epoch
+        return max(1, int(seconds / seconds_an_epoch))
 
     def _rate(self, step: int) -> float:
         if self.settings.schedule == "constant":

@@ -34,7 +34,7 @@ from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import save_backbone, save_classifier
 from fewlabels.observe import Observer
 from fewlabels.presets import DEFAULT
-from fewlabels.pretrain import epochs_in, pretrain
+from fewlabels.pretrain import Pretraining, pretrain
 from fewlabels.seeding import seeded
 
 ASKED = 2000
@@ -134,8 +134,8 @@ class Bench:
         def tried(work: Path) -> dict[str, Any]:
             about = self._pretraining(method, DEFAULT.settings.epochs)
             engine, observer = Engine(self.device.type), self.observer(method)
-            epochs = epochs_in(seconds, self.train, self.pretrain_views, about, work, 0, observer, engine)
-            return {"epochs": epochs, "engine": asdict(read_choice(work))}
+            run = Pretraining(self.train, self.pretrain_views, about, work, 0, observer, engine)
+            return {"epochs": run.epochs_in(seconds), "engine": asdict(read_choice(work))}
 
         return dict(self._measured(f"{method} in {seconds} s, {self.settings.backbone}", tried))
 
@@ -196,10 +196,12 @@ class Bench:
 
     def _noted(self, name: str, make: Callable[[], Any]) -> Any:
         """Made once: later cells, wherever they run, are then the same, whatever a clock says."""
-        if name not in self._notes():
-            made = make()
-            write_json(self.notes_file, {**self._notes(), name: made})
-        return self._notes()[name]
+        known = self._notes()
+        if name in known:
+            return known[name]
+        made = make()
+        write_json(self.notes_file, {**self._notes(), name: made})  # what was made may have noted something itself
+        return made
 
     def _notes(self) -> dict[str, Any]:
         if not self.notes_file.is_file():

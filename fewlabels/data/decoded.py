@@ -132,7 +132,7 @@ def stretched(images: np.ndarray, stretch: list[tuple[float, float]]) -> np.ndar
     return pixels
 
 
-def _done(file: Path, form: Form, jobs: Sequence[tuple[int, list[str]]]) -> Iterator[tuple[int, int, dict[str, str]]]:
+def _done(file: Path, form: Form, jobs: Sequence[tuple[int, list[str]]]) -> Iterator[tuple[int, int, Failed]]:
     """First row, number and what is wrong by place, of each job when it is done."""
     if sum(len(paths) for _, paths in jobs) < WORKERS_FROM or usable_cores() == 1:
         for start, paths in jobs:

@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fewlabels.data.idx import read_idx
+from fewlabels.data.listing import SUFFIXES
 from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 MODES = {1: "L", 3: "RGB"}
 
 
