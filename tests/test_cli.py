@@ -401,3 +401,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
     assert "Stopped. The same command goes on" in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_without_ray_it_says_how_to_get_it(run_cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "fewlabels.compare.on_ray", raising=False)
+    ran = run_cli("compare", "fashion-mnist", "--engine", "ray")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "fewlabels: --engine ray: ray is not installed. Run: pip install 'fewlabels[ray]'\n"
+    assert run_cli("compare", "fashion-mnist", "--engine", "rai").err.count("Choose one of local, ray.") == 1

@@ -142,12 +142,3 @@ def test_what_no_retry_helps_is_one_line(end, said, bench, cluster, tmp_path, mo
     fatal = replace(bench, pretrain_views=Fatal(bench.pretrain_views, tmp_path, end))
     with pytest.raises(InputError, match=said):
         over_ray(fatal, [Cell(Arm("probe", "simclr"), 30, 0)])
-
-
-def test_without_ray_it_says_how_to_get_it(run_cli, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "fewlabels.compare.on_ray")
-    ran = run_cli("compare", "fashion-mnist", "--engine", "ray")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "fewlabels: --engine ray: ray is not installed. Run: pip install 'fewlabels[ray]'\n"
-    assert run_cli("compare", "fashion-mnist", "--engine", "rai").err.count("Choose one of local, ray.") == 1
