@@ -19,8 +19,8 @@ WEIGHTS: dict[Kind | Literal["pretrain"], float] = {
 LEAST_SECONDS = 5.0
 """Of a supervised training; in less it learns nothing worth a comparison."""
 BASELINE: Kind = "supervised"
-TRAINING = 0.85
-"""Share of the budget that is planned; the rest is for predictions, the audit and the pictures."""
+TRAINING = 0.65
+"""Share of the budget that is planned; the rest is for features, cross-validation, predictions, audit and pictures."""
 
 
 @dataclass(frozen=True)
