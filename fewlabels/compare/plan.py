@@ -19,7 +19,7 @@ WEIGHTS: dict[Kind | Literal["pretrain"], float] = {
 LEAST_SECONDS = 5.0
 """Of a supervised training; in less it learns nothing worth a comparison."""
 BASELINE: Kind = "supervised"
-TRAINING = 0.65
+TRAINING = 0.5
 """Share of the budget that is planned; the rest is for features, cross-validation, predictions, audit and pictures."""
 
 

@@ -143,7 +143,7 @@ def test_the_plan_tells_cost_and_power():
         ({"pairs": 0}, "pairs 0: must be 1 or more"),
         ({"methods": ("simclear",)}, "simclr"),
         ({"labels": (1000, 1000)}, "must be different numbers"),
-        ({"budget": 60.0}, "too little for 36 trainings and 6 pretrainings. Give --budget 9m, or fewer pairs"),
+        ({"budget": 60.0}, "too little for 36 trainings and 6 pretrainings. Give --budget 12m, or fewer pairs"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(settings, said):
