@@ -14,7 +14,7 @@ demo: $(VENV)/.run
 	$(BIN)/fewlabels article --quick --out runs/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check fewlabels benchmarks tests
@@ -29,6 +29,7 @@ benchmark: benchmark-speed
 	$(BIN)/python -m benchmarks.scores
 	$(BIN)/python -m benchmarks.compare
 	$(BIN)/python -m benchmarks.labels
+	$(BIN)/python -m benchmarks.suggest
 	$(BIN)/python -m benchmarks.documents
 
 # Needs the libraries it measures against. The ratios of one run are measured together, anew each time.
@@ -39,6 +40,7 @@ benchmark-speed: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.guard_cost
 	$(BIN)/python -m benchmarks.ray_cost
+	$(BIN)/python -m benchmarks.export_speed
 	$(BIN)/python -m benchmarks.documents
 
 $(BIN)/python:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -29,6 +30,7 @@ from benchmarks.worth import labels_needed
 from fewlabels.article.arms import ArticlePlan
 from fewlabels.article.summary import ArmSummary, claims, summarise
 from fewlabels.compare.plan import CompareSettings
+from fewlabels.evidence import sign_flip_p
 from fewlabels.files import written_whole
 
 ROOT = Path(__file__).parent.parent
@@ -327,6 +329,51 @@ def labels_foretold() -> str:
     )
 
 
+def suggest_gains() -> dict[int, list[float]]:
+    """By number of labels: points of macro-F1 that suggested labels are above random ones, seed by seed."""
+    scores = {(row["what"], row["labels"], row["seed"]): row["macro_f1"] for row in rows("suggest")}
+    gains: dict[int, list[float]] = {}
+    for what, labels, seed in sorted(scores):
+        if what == "suggest" and ("random", labels, seed) in scores:
+            gain = 100 * (scores[what, labels, seed] - scores["random", labels, seed])
+            gains.setdefault(labels, []).append(gain)
+    return gains
+
+
+def suggest_table() -> str:
+    """Macro-F1 with labels that were asked for and with random ones."""
+    if not measured("suggest"):
+        return NOT_YET
+    found = grouped(rows("suggest"), "what", "labels")
+    lines = [
+        [
+            f"{labels:,}",
+            *(mean_and_spread(found[what, labels]) for what in ("random", "suggest")),
+            ", ".join(f"{gain:+.1f}" for gain in gains),
+            f"{sign_flip_p(np.array(gains)):.3f}",
+        ]
+        for labels, gains in suggest_gains().items()
+    ]
+    return table("labels | random | suggested | points gained, by seed | p", "rrrrr", lines)
+
+
+def suggest_worth() -> str:
+    """How many random labels the suggested ones are worth, as a sentence."""
+    if not measured("suggest"):
+        return NOT_YET
+    means = {
+        key: mean(row["macro_f1"] for row in seeds) for key, seeds in grouped(rows("suggest"), "what", "labels").items()
+    }
+    random, suggested = ({n: score for (of, n), score in means.items() if of == what} for what in ("random", "suggest"))
+    most = max(suggested)
+    needed = labels_needed(suggested, random[most])
+    if needed >= most:
+        return f"With {most:,} labels the suggested ones are not above as many random ones."
+    return (
+        f"What {most:,} random labels reach, {needed:,.0f} suggested ones reach, on the line between what was measured."
+    )
+
+
 def compare_verdict() -> str:
     """What the comparison says, and what it took."""
     found = [row for row in rows("compare") if row["what"] == "command"] if measured("compare") else []
@@ -371,6 +418,23 @@ def ray_cost() -> str:
         f"machine; a backbone of the tutorial is {cost['backbone']['mib']:.2f} MiB, sent to each cell that begins with "
         "it."
     )
+
+
+def export_table() -> str:
+    """Images per second of the exported file beside the model's own."""
+    found = rows("export_speed") if measured("export_speed") else []
+    if not found:
+        return NOT_YET
+    lines = [
+        [
+            f"`{row['backbone']}`",
+            str(row["batch"]),
+            *(f"{row[f'{name}_images_per_second']:,.0f}" for name in ("eager", "onnxruntime")),
+            f"{row['ratio']:.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})",
+        ]
+        for row in found
+    ]
+    return table("backbone | batch | torch, images/s | onnxruntime, images/s | ratio (range of rounds)", "lrrrr", lines)
 
 
 def scale_workers() -> str:
@@ -429,6 +493,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "methods table": methods_table,
     "scores table": scores_table,
     "ray cost": ray_cost,
+    "export table": export_table,
     "scale workers": scale_workers,
     "scale images": scale_images,
     "scale machines": scale_machines,
@@ -439,6 +504,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "labels worth": labels_worth,
     "labels hard": hard_table,
     "labels foretold": labels_foretold,
+    "suggest table": suggest_table,
+    "suggest worth": suggest_worth,
 }
 
 

@@ -143,6 +143,35 @@ def make_logger(name: str, folder: Path, settings: dict[str, Any]) -> Logger:
         ) from None
 
 
+@contextmanager
+def counting(console: Console, doing: str, things: str) -> Iterator[Callable[[int, int], None]]:
+    """Inside the block, a bar over what was given last: how many are done, of how many."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), _EachColumn(things))
+    progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True)
+
+    def told(done: int, of: int) -> None:
+        if not progress.tasks:
+            progress.start()
+            progress.add_task(doing)
+        progress.update(progress.tasks[0].id, completed=done, total=of)
+
+    try:
+        yield told
+    finally:
+        if progress.tasks:
+            progress.stop()
+
+
+class _EachColumn(ProgressColumn):
+    def __init__(self, things: str) -> None:
+        super().__init__()
+        self.things = things
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed or 0
+        return Text(f"{task.completed:,.0f} {self.things}, {speed:,.0f} a second", style="cyan")
+
+
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         rate = task.fields["images_per_step"] * (task.finished_speed or task.speed or 0)

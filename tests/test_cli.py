@@ -27,7 +27,11 @@ from fewlabels.models.weights import load_classifier, save_backbone, save_classi
 from tests.data.test_idx import idx_bytes
 
 FIT = ("fit", "fashion-mnist", "--labels", "20", "--strategy", "supervised", "--budget", "2s", "--logger", "none")
-COMMANDS = ("article", "fit", "compare", "report", "pretrain", "predict", "doctor")
+COMMANDS = (
+    *("article", "check", "fit", "compare", "report", "pretrain", "predict", "suggest"),
+    *("embed", "search", "dedupe", "export", "serve", "doctor"),
+)
+OWN = "fit --budget 2s --logger none --out {folder}/out"
 PRETRAIN = "pretrain {npy} --epochs 1 --batch-size 8 --logger none --out {folder}/new"
 
 
@@ -78,6 +82,39 @@ def test_fit_then_predict(run_cli, fmnist, tmp_path: Path):
     names = [fmnist.test.class_names[k] for k in logits.argmax(dim=1)]
     assert [row["label"] for row in rows[:50]] == names
     assert float(rows[0]["probability"]) == pytest.approx(logits.softmax(dim=1)[0].max().item(), abs=1e-4)
+
+
+def test_own_photos_from_folder_to_predictions(run_cli, fmnist, tmp_path: Path):
+    photos = tmp_path / "photos"
+    for row in range(60):
+        name = fmnist.train.labels[row] if row < 50 else "_unlabelled"
+        file = photos / str(name) / f"{row}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(fmnist.train.images[row, 0])
+        (picture.resize((40, 50)) if row % 2 else picture).save(file)
+    (photos / "0" / "torn.png").write_bytes(b"torn")
+    fitted = run_cli("fit", photos, "--strategy", "supervised", "--budget", "3s", "--logger", "none", "--out", tmp_path)
+    assert fitted.code == 0, fitted.err
+    assert "Left out: 0/torn.png (not an image)" in fitted.out
+    assert "Nothing was kept back for a test" in fitted.out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["labels"], result["images"], result["macro_f1"]) == (50, 60, None)
+    assert result["left_out"] == {"0/torn.png": "not an image"}
+    predicted = run_cli("predict", tmp_path / "model.safetensors", photos)
+    assert predicted.code == 0, predicted.err
+    rows = list(csv.DictReader(predicted.out.splitlines()))
+    assert len(rows) == 61
+    assert [(row["image"], row["problem"]) for row in rows if row["problem"]] == [("0/torn.png", "not an image")]
+    assert all(0.1 <= float(row["probability"]) <= 1 for row in rows if not row["problem"])
+    assert {row["unsure"] for row in rows} <= {"", "no", "unsure"}
+    assert "1 files could not be read" in predicted.err
+
+
+def test_a_name_is_no_formula(run_cli, model_file: Path, tmp_path: Path):
+    (tmp_path / "p").mkdir()
+    Image.new("L", (28, 28)).save(tmp_path / "p" / "=cmd|x.png")
+    ran = run_cli("predict", model_file, tmp_path / "p")
+    assert ran.out.splitlines()[1].startswith("'=cmd|x.png,")
 
 
 def test_predict_reads_a_folder_of_pictures(run_cli, fmnist, model_file: Path, tmp_path: Path):
@@ -198,12 +235,64 @@ def foreign_model(data: Path, folder: Path) -> None:
     save_file({"a": torch.zeros(1)}, folder / "foreign.safetensors")
 
 
-def large_picture(data: Path, folder: Path) -> None:
-    Image.new("L", (30, 20)).save(folder / "large.png")
+def photos(data: Path, folder: Path) -> None:
+    for row, name in enumerate(("cat/0.png", "cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png", "dog/5.png", "6.png")):
+        file = folder / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(28, 28) + np.uint8(row)).save(file)
 
 
-def torn_picture(data: Path, folder: Path) -> None:
-    (folder / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+def link_out(data: Path, folder: Path) -> None:
+    photos(data, folder)
+    (folder / "photos" / "cat" / "link.png").symlink_to(folder / "images.npy")
+
+
+def link_to_folder(data: Path, folder: Path) -> None:
+    photos(data, folder)
+    (folder / "photos" / "loop").symlink_to(data)
+
+
+def unlabelled(data: Path, folder: Path) -> None:
+    photos(data, folder)
+    shutil.rmtree(folder / "photos" / "cat")
+    shutil.rmtree(folder / "photos" / "dog")
+
+
+def one_class(data: Path, folder: Path) -> None:
+    photos(data, folder)
+    shutil.rmtree(folder / "photos" / "cat")
+
+
+def all_torn(data: Path, folder: Path) -> None:
+    photos(data, folder)
+    for file in (folder / "photos").rglob("*.png"):
+        file.write_bytes(b"torn")
+
+
+def table(*rows: str) -> Spoil:
+    return lambda data, folder: (folder / "t.csv").write_text("".join(f"{row}\n" for row in rows)) and None
+
+
+def latin_table(data: Path, folder: Path) -> None:
+    (folder / "t.csv").write_bytes("path,label\na.png,café\n".encode("latin-1"))
+
+
+def torn(name: str) -> Spoil:
+    return lambda data, folder: (folder / name).write_bytes(b"PAR1 torn") and None
+
+
+def arrays(**named: np.ndarray) -> Spoil:
+    return lambda data, folder: np.savez(folder / "t.npz", **named)
+
+
+def divided_group(data: Path, folder: Path) -> None:
+    photos(data, folder)
+    table("path,split,group", "photos/cat/0.png,train,p", "photos/dog/3.png,test,p")(data, folder)
+
+
+def all_tested(data: Path, folder: Path) -> None:
+    photos(data, folder)
+    table("path,label,split", "photos/cat/0.png,cat,test", "photos/dog/3.png,dog,test")(data, folder)
 
 
 def a_file(data: Path, folder: Path) -> None:
@@ -244,9 +333,56 @@ def one_image_often(data: Path, folder: Path) -> None:
     np.save(folder / "images.npy", images[np.arange(40) % 2])
 
 
+GRAY = np.zeros((4, 8, 8), np.uint8)
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 BAD = [
-    ("unknown dataset", nothing, "fit no-such-data", "'no-such-data': no such dataset"),
+    (
+        "unknown dataset",
+        nothing,
+        "fit fashion-mist",
+        "no such file or folder. Did you mean fashion-mnist",
+    ),
+    ("a folder without images", empty_folder, "fit {folder}/empty", "empty: no image here (looked for .bmp"),
+    ("a link that leads out", link_out, "OWN photos", "link.png: a link that leads out of"),
+    ("a link to a folder", link_to_folder, "OWN photos", "loop: a link to a folder"),
+    ("nothing labelled", unlabelled, "OWN photos", "labels 0: "),
+    ("one class", one_class, "OWN photos", "1 class with labels: 2 are needed"),
+    ("nothing readable", all_torn, "OWN photos", "6.png: not an image; nor can another"),
+    ("neither folder nor table", a_file, "fit {folder}/file", "file: neither a folder nor a table"),
+    ("a table without paths", table("file,label", "0.png,cat"), "OWN t.csv", "no column 'path'; found file, label"),
+    ("a table with a typing error", table("paht,label", "0.png,cat"), "OWN t.csv", "Did you mean paht?"),
+    ("an empty table", table("path,label"), "OWN t.csv", "t.csv: no rows"),
+    ("an empty file", table(), "OWN t.csv", "no column 'path'; found none"),
+    ("a short row", table("path,label", "a.png,cat", "b.png"), "OWN t.csv", "t.csv, row 3: 1 cells, the head has 2"),
+    ("two equal columns", table("path,label,label", "a.png,a,b"), "OWN t.csv", "two columns have the same name"),
+    ("a path twice", table("path", "a.png", "a.png"), "OWN t.csv", "row 3: a.png is in row 2, too"),
+    ("a row without a path", table("path,label", ",cat"), "OWN t.csv", "row 2: no path"),
+    ("a path that leads out", table("path", "../data/x.png"), "OWN t.csv", "row 2: ../data/x.png leads out of"),
+    ("an absolute path", table("path", "/etc/passwd"), "OWN t.csv", "row 2: /etc/passwd is absolute"),
+    ("a drive", table("path", "C:\\x.png"), "OWN t.csv", "is absolute. Give the path from the table's folder"),
+    ("an unknown split", table("path,split", "a.png,valid"), "OWN t.csv", "row 2: split 'valid' is not train or test"),
+    ("a file that is not there", table("path,label", "a.png,x"), "OWN t.csv", "a.png: [Errno 2]"),
+    ("an open quote", table("path", '"a.png'), "OWN t.csv", "t.csv: not a whole table"),
+    ("a table of another encoding", latin_table, "OWN t.csv", "t.csv: not UTF-8 text"),
+    ("a torn parquet", torn("t.parquet"), "OWN t.parquet", "t.parquet: not a whole parquet file"),
+    ("a torn npz", torn("t.npz"), "OWN t.npz", "t.npz: not a whole .npz file"),
+    ("a torn hdf5", torn("t.h5"), "OWN t.h5", "t.h5: not a whole HDF5 file"),
+    ("arrays without images", arrays(x=np.zeros(3)), "OWN t.npz", "t.npz, x: float64 (3,), not numbers [N, H, W]"),
+    ("arrays of other lengths", arrays(images=GRAY, labels=np.arange(3)), "OWN t.npz", "3 labels for 4 images"),
+    ("a pickle in an npz", arrays(images=np.array([{}], object)), "OWN t.npz", "not a whole .npz file of numbers"),
+    ("a size for arrays", arrays(images=GRAY), "OWN t.npz --size 28", "Leave out --size"),
+    ("a size of nothing", nothing, "OWN photos --size 2", "--size 2: must be 8 or more"),
+    ("more labels than there are", photos, "OWN photos --labels 7", "Ask for 1 to 6"),
+    ("a backbone of another size", photos, "OWN photos --backbone article --size 40", "backbone article takes 28x28"),
+    ("a test of nothing", photos, "compare {folder}/photos", "6 labelled images give a test of 0, 10 are needed"),
+    ("a group on both sides", divided_group, "OWN t.csv", "group p: images in training and in test"),
+    ("all for the test", all_tested, "OWN t.csv", "every image is for the test"),
+    (
+        "a wanted precision of 2",
+        nothing,
+        "predict {model} x.png --precision 2",
+        "must be in 0.5 to 0.99",
+    ),
     ("missing file", remove, "FIT", f"{IMAGES}: no such file"),
     ("missing folder", nothing, "fit fashion-mnist --data {folder}/nowhere", "nowhere/train-images"),
     ("truncated gzip", rewrite(IMAGES, lambda raw: raw[:-20]), "FIT", f"{IMAGES}: the gzip file is truncated"),
@@ -276,14 +412,17 @@ BAD = [
     ("foreign model", foreign_model, "predict {folder}/foreign.safetensors x.png", "holds no classifier"),
     ("missing model", nothing, "predict {folder}/none x.png", "none: no such model file"),
     ("missing images", nothing, "predict {model} {folder}/none", "none: no such file or folder"),
-    ("picture of another size", large_picture, "predict {model} {folder}/large.png", "30x20 pixels"),
-    ("torn picture", torn_picture, "predict {model} {folder}/torn.png", "torn.png: not a readable image"),
     ("empty folder", empty_folder, "predict {model} {folder}/empty", "no image here"),
     ("a folder that holds a run", a_run, "PRETRAIN", "new: holds a run. Add --resume"),
     ("nothing to go on with", nothing, "PRETRAIN --resume", "new: no run to go on with"),
     ("no such npy", nothing, "pretrain {folder}/none.npy --logger none", "none.npy: no such file"),
     ("npy of floats", floats, "PRETRAIN", "images.npy: pixels are float32, not uint8"),
-    ("images of a size the backbone does not take", large, "PRETRAIN", "views of 64x64 pixels: backbone article"),
+    (
+        "images of a size the backbone does not take",
+        large,
+        "PRETRAIN --backbone article",
+        "views of 64x64 pixels: backbone article",
+    ),
     ("unknown method", nothing, "PRETRAIN --method simsim", "method 'simsim': no such method. Did you mean simsiam"),
     ("unknown preset", nothing, "PRETRAIN --preset moco", "--preset moco: no such choice"),
     ("unknown network of timm", nothing, "PRETRAIN --backbone timm/resnet51", "timm/resnet50"),
@@ -325,6 +464,7 @@ def test_a_mistake_is_one_line_and_loses_nothing(
     spoil(data, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     command = command.replace("PRETRAIN", PRETRAIN, 1)
+    command = command.replace("OWN ", f"{OWN} {{folder}}/", 1)
     line = command.replace("FIT", " ".join(FIT) + " --out {folder}/out --data {data}", 1)
     ran = run_cli(
         *(

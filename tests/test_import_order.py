@@ -14,8 +14,9 @@ ROOMS = (
     ("methods",),
     ("engine",),
     ("pretrain", "evaluate", "presets", "scores"),
-    ("fit",),
-    ("article", "choose", "compare", "report"),
+    ("fit", "embedding", "suggest"),
+    ("article", "check", "choose", "compare", "estimator", "export", "report", "serve"),
+    ("commands",),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -32,7 +32,11 @@ SPRITE_BYTES = 2_700_000
 QUALITIES = (90, 75, 60, 45, 30, 15)
 
 
-def panels(bench: Bench) -> dict[str, Any]:
+Names = tuple[Sequence[str], Sequence[str]]
+"""What the images of training and test are called."""
+
+
+def panels(bench: Bench, names: Names) -> dict[str, Any]:
     """For JSON, of the classifier of ``bench.settings.shown``; it is called when test labels have been read."""
     cell = bench.settings.shown
     network, pool = load_classifier(bench.network_file).to(bench.device), bench.pool(cell)
@@ -58,7 +62,8 @@ def panels(bench: Bench) -> dict[str, Any]:
             "prediction": said.argmax(axis=1).tolist(),
             "confidence": np.round(100 * said.max(axis=1)).astype(int).tolist(),
             "split": np.where(np.arange(len(labels)) >= len(train_rows), 2, labels == UNLABELLED).tolist(),
-            "name": [f"training {row}" for row in train_rows] + [f"test {row}" for row in test_rows],
+            "name": [f"training {names[0][row]}" for row in train_rows]
+            + [f"test {names[1][row]}" for row in test_rows],
         },
         "sprite": sprite(sources),
         "confusion": confusion_of(bench.test.labels, named, tested.shape[1]).tolist(),

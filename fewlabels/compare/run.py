@@ -1,6 +1,7 @@
 """A whole comparison: its cells, then the result and what its report is drawn from."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,16 +9,20 @@ from typing import Any
 import numpy as np
 
 from fewlabels.compare.cells import Bench
-from fewlabels.compare.panels import panels
+from fewlabels.compare.panels import Names, panels
 from fewlabels.compare.plan import Cell, CompareSettings
 from fewlabels.compare.trace import how_measured, pretrainings
 from fewlabels.compare.verdict import audit_line, judged
-from fewlabels.data.source import fingerprint
+from fewlabels.data.source import ArraySource, fingerprint
 from fewlabels.engine.run_folder import refusing_damage
 from fewlabels.evidence import LEVEL, detectable, fewest_pairs
 from fewlabels.files import write_json
 from fewlabels.fit.fit import FitSettings, refuse_unsuitable
+from fewlabels.fit.gradients import num_features
+from fewlabels.models.backbones import make_backbone
 
+PROGRAM_BYTES = 1.5 * 2**30
+"""Of the interpreter, the libraries and a training."""
 USUAL_SPREAD = 0.006
 """Of paired differences of macro-F1, where nothing has been measured yet."""
 
@@ -61,7 +66,7 @@ def compare(bench: Bench, engine: Engine = one_after_the_other) -> dict[str, Any
     return {**about, **figures, **pretrainings(bench), "measured": how_measured(bench)}
 
 
-def write_panels(bench: Bench) -> None:
+def write_panels(bench: Bench, names: Names) -> None:
     """Leave ``panels.json``, unless it is there, of the same classifier."""
     file = bench.folder / "panels.json"
     made_of = bench.name(bench.settings.shown)
@@ -70,16 +75,23 @@ def write_panels(bench: Bench) -> None:
             if json.loads(file.read_text()).get("made_of") == made_of:
                 return
     bench.observer("compare").say("Drawing the points (UMAP)")
-    write_json(file, {"made_of": made_of, **panels(bench)})
+    write_json(file, {"made_of": made_of, **panels(bench, names)})
 
 
-def plan_lines(settings: CompareSettings) -> list[str]:
-    """What a comparison will do, how long it takes at most, and what it could find."""
+def memory_bytes(settings: CompareSettings, train: ArraySource) -> float:
+    """What a comparison takes at most: its pictures' features are held three times while they are put together."""
+    features = num_features(train.shape[0]) + make_backbone(settings.backbone, train.shape[0]).num_features
+    return PROGRAM_BYTES + len(train) * (12.0 * features + math.prod(train.shape))
+
+
+def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:
+    """What a comparison will do, how long it takes at most, with how much memory, and what it could find."""
     arms, tests = settings.arms(), len(settings.labels)
     lines = [
         f"{settings.pairs} pairs x {len(arms)} arms x {tests} number{'s' if tests > 1 else ''} of labels: "
         f"{settings.pairs * len(arms) * tests} trainings, {settings.pairs * len(settings.methods)} pretrainings, "
-        f"about {settings.budget / 60:.0f} minutes on this machine.",
+        f"about {settings.budget / 60:.0f} minutes on this machine, up to "
+        f"{memory_bytes(settings, train) / 2**30:.1f} GiB of memory.",
         f"Each pair is another draw of labels, other initial weights and another pretraining "
         f"({settings.seconds('pretrain'):.0f} s each).",
         f"Asked, before anything is measured: is {settings.asked.name} better than supervised training?",

@@ -1,6 +1,7 @@
 """One image file, of whatever kind, as an array; nothing here imports torch, so that worker processes start fast."""
 
 import io
+import logging
 import warnings
 from itertools import islice
 
@@ -36,6 +37,8 @@ def decoded(content: bytes) -> np.ndarray:
             raise
         except UnidentifiedImageError:
             raise InputError("not an image") from None
+        except Image.DecompressionBombError:  # Pillow looks before we do
+            raise InputError(f"more than {LARGEST:,} pixels") from None
         except Exception as error:  # decoders fail in as many ways as there are broken files
             raise InputError(f"a damaged image ({type(error).__name__})") from None
     if array.dtype == np.float32 and not np.isfinite(array).all():
@@ -70,6 +73,7 @@ def _of_tiff(content: bytes) -> np.ndarray:
     """Pillow knows colours and compressions, tifffile planes and precise pixels."""
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said by who asks for it
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         series = file.series[0]
         pixels = int(np.prod(series.shape))

@@ -1,17 +1,20 @@
 """Images of files, decoded once into one file of numbers that every later start reads."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
 
-from fewlabels.data.form import Failed, Form, form_of, write_formed
+from fewlabels.data.form import Failed, Form, Preparation, Stretch, form_of, stretched, write_formed
 from fewlabels.data.listing import Listing
 from fewlabels.data.source import ArraySource, digest, evenly_spaced
 from fewlabels.errors import InputError
@@ -42,8 +45,8 @@ class Decoded(NamedTuple):
     """int64 [N]: rows of the listing that its images are."""
     failed: dict[int, str]
     """What is wrong with the others, by row of the listing."""
-    stretch: list[tuple[float, float]] | None
-    """Per channel, what became 0 and what became 255; None: pixels are as they were."""
+    preparation: Preparation
+    """What was done with their pixels."""
 
 
 def decoded_images(listing: Listing, folder: Path, side: int | None = None, told: Told | None = None) -> Decoded:
@@ -59,33 +62,32 @@ def decoded_images(listing: Listing, folder: Path, side: int | None = None, told
         InputError: if no image can be decoded, or the folder cannot be written.
         KeyboardInterrupt: after Ctrl-C; what is decoded is kept.
     """
-    stamps = [_stamp(listing.path(row)) for row in range(len(listing.names))]
-    place = folder / digest(json.dumps([listing.names, stamps, side]).encode())
+    items = [listing.item(row) for row in range(len(listing.names))]
+    place = folder / digest(json.dumps([listing.names, [_stamp(item) for item in items], side]).encode())
     if not (place / "form.json").is_file():
         writable_folder(place)
-        looked_at = [listing.path(row) for row in evenly_spaced(listing.names, LOOKED_AT)]
+        looked_at = [items[row] for row in evenly_spaced(items, LOOKED_AT)]
         write_json(place / "form.json", asdict(form_of(looked_at, side)))
     form = Form(**json.loads((place / "form.json").read_text()))
     if not (place / "failed.json").is_file():
-        write_json(place / "failed.json", _decode(listing, form, place, told or (lambda done, of: None)))
+        write_json(place / "failed.json", _decode(items, form, place, told or (lambda done, of: None)))
     failed = {int(row): line for row, line in json.loads((place / "failed.json").read_text()).items()}
     rows = np.setdiff1d(np.arange(len(listing.names)), np.array(sorted(failed), dtype=np.int64))
     if not len(rows):
-        raise InputError(f"{listing.path(0)}: {failed[0]}; nor can another image here be read.")
+        raise InputError(f"{listing.root / listing.names[0]}: {failed[0]}; nor can another image here be read.")
     images, stretch = _usable(place, form, rows)
     source = ArraySource(images, listing.labels[rows], listing.class_names, str(listing.root))
-    return Decoded(source, rows, failed, stretch)
+    return Decoded(source, rows, failed, Preparation(form, stretch))
 
 
-def _decode(listing: Listing, form: Form, place: Path, told: Told) -> Failed:
+def _decode(items: Sequence[str | bytes], form: Form, place: Path, told: Told) -> Failed:
     """Decode the chunks that are not there yet; gives what is wrong, by row."""
-    total, notes = len(listing.names), place / "chunks"
+    total, notes = len(items), place / "chunks"
     starts = [start for start in range(0, total, CHUNK) if not (notes / f"{start}.json").is_file()]
     with (place / "images.bin").open("ab") as file:
         file.truncate(total * form.bytes)
     done = total - sum(min(CHUNK, total - start) for start in starts)
-    paths = [str(listing.path(row)) for row in range(total)]
-    jobs = [(start, paths[start : start + CHUNK]) for start in starts]
+    jobs = [(start, items[start : start + CHUNK]) for start in starts]
     for start, number, failed in _done(place / "images.bin", form, jobs):
         write_json(notes / f"{start}.json", failed)
         done += number
@@ -97,7 +99,7 @@ def _decode(listing: Listing, form: Form, place: Path, told: Told) -> Failed:
     }
 
 
-def _usable(place: Path, form: Form, rows: np.ndarray) -> tuple[np.ndarray, list[tuple[float, float]] | None]:
+def _usable(place: Path, form: Form, rows: np.ndarray) -> tuple[np.ndarray, Stretch | None]:
     """uint8 [N, C, H, W] over a file, without what could not be decoded, and how it was stretched."""
     stored = np.memmap(place / "images.bin", form.dtype, "r").reshape(-1, *form.shape)
     if form.dtype == "uint8" and len(rows) == len(stored):
@@ -112,55 +114,61 @@ def _usable(place: Path, form: Form, rows: np.ndarray) -> tuple[np.ndarray, list
     return np.memmap(file, np.uint8, "r").reshape(-1, *form.shape), stretch
 
 
-def _stretch(place: Path, stored: np.ndarray, rows: np.ndarray) -> list[tuple[float, float]]:
+def _stretch(place: Path, stored: np.ndarray, rows: np.ndarray) -> Stretch:
     file = place / "stretch.json"
     if not file.is_file():
         some = stored[rows[evenly_spaced(rows, STRETCHED_BY)]]
         write_json(file, np.percentile(some, STRETCHED, axis=(0, 2, 3)).T.tolist())
-    return [(low, high) for low, high in json.loads(file.read_text())]
+    return tuple((low, high) for low, high in json.loads(file.read_text()))
 
 
-def stretched(images: np.ndarray, stretch: list[tuple[float, float]]) -> np.ndarray:
-    """Pixels [..., C, H, W] as uint8, each channel from its low end to its high end.
-
-    >>> stretched(np.array([[[[0, 300, 600]]]], np.uint16), [(100.0, 500.0)]).ravel()
-    array([  0, 128, 255], dtype=uint8)
-    """
-    low, high = (np.array(end, np.float32)[:, None, None] for end in zip(*stretch, strict=True))
-    share = np.clip((images - low) / np.maximum(high - low, 1e-12), 0, 1)
-    pixels: np.ndarray = np.rint(255 * share).astype(np.uint8)
-    return pixels
-
-
-def _done(file: Path, form: Form, jobs: Sequence[tuple[int, list[str]]]) -> Iterator[tuple[int, int, Failed]]:
+def _done(
+    file: Path, form: Form, jobs: Sequence[tuple[int, Sequence[str | bytes]]]
+) -> Iterator[tuple[int, int, Failed]]:
     """First row, number and what is wrong by place, of each job when it is done."""
-    if sum(len(paths) for _, paths in jobs) < WORKERS_FROM or usable_cores() == 1:
-        for start, paths in jobs:
-            yield start, len(paths), write_formed(file, form, start, paths)
-        return
-    with _workers() as pool:
-        running: dict[Future[Failed], tuple[int, int]] = {
-            pool.submit(write_formed, file, form, start, paths): (start, len(paths)) for start, paths in jobs
-        }
-        for future in as_completed(running):
-            start, number = running[future]
-            yield start, number, future.result()
+    left = dict(jobs)
+    if sum(map(len, left.values())) >= WORKERS_FROM and usable_cores() > 1:
+        # A script that does not ask for its __name__ cannot be started again by a worker.
+        with suppress(BrokenProcessPool), workers() as pool:
+            running: dict[Future[Failed], int] = {
+                pool.submit(write_formed, file, form, start, items): start for start, items in jobs
+            }
+            for future in as_completed(running):
+                failed, start = future.result(), running[future]
+                yield start, len(left.pop(start)), failed
+    for start, items in left.items():
+        yield start, len(items), write_formed(file, form, start, items)
 
 
 @contextmanager
-def _workers() -> Iterator[ProcessPoolExecutor]:
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """As many processes as there are cores; what has not begun when the block ends is not done."""
     # Spawned, as on Windows and macOS: a forked process would inherit torch's threads half alive.
-    pool = ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _stamp(file: Path) -> tuple[int, int]:
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None  # this runs in a worker
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _stamp(item: str | bytes) -> tuple[int, int] | str:
     """Size and time of change: of another content, another stamp."""
+    if isinstance(item, bytes):
+        return digest(item)
     try:
-        found = file.stat()
+        found = os.stat(item)
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns

@@ -1,21 +1,32 @@
 """Images of any size, brought to one form; nothing here imports torch, so that worker processes start fast."""
 
+import json
 import os
+import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fewlabels.data.decode import decoded
+from fewlabels.data.decode import LARGEST, MOST_CHANNELS, decoded
 from fewlabels.errors import InputError
 
 SIDE = 96
 """Pixels of the longer side, at most, unless it is said."""
 
+LARGEST_FILE = 256 * 2**20
+"""Bytes."""
+
 Failed = dict[str, str]
 """What is wrong with images, by their place."""
+
+Stretch = tuple[tuple[float, float], ...]
+"""For each channel, what becomes 0 and what becomes 255."""
+
+PRECISIONS = ("float32", "uint16", "uint8")
+"""The most precise first."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,88 @@ class Form:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
-def form_of(paths: Sequence[Path], side: int | None) -> Form:
+@dataclass(frozen=True)
+class Preparation:
+    """What makes a file's pixels what a network takes; a model keeps it, so that later images are treated alike."""
+
+    form: Form
+    stretch: Stretch | None = None
+    """None: pixels are as they were, of 8 bits."""
+
+    def __call__(self, content: bytes) -> np.ndarray:
+        """uint8 [C, H, W] of an image file's content.
+
+        Raises:
+            InputError: saying what is wrong with it, without a name.
+        """
+        return self.of_array(decoded(content))
+
+    def of_array(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [C, H, W] of the pixels [C', H', W'] of an image.
+
+        Raises:
+            InputError: if it has other channels than gray or colour can be made of.
+        """
+        image = formed(image, self.form)
+        return image if self.stretch is None else stretched(image, self.stretch)
+
+    def as_json(self) -> str:
+        """One line."""
+        return json.dumps({"form": asdict(self.form), "stretch": self.stretch})
+
+    @classmethod
+    def of_json(cls, text: str) -> "Preparation":
+        """What :meth:`as_json` wrote.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        try:
+            about = json.loads(text)
+            form = Form(**about["form"])
+            stretch = about["stretch"] and tuple((float(low), float(high)) for low, high in about["stretch"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(str(error)) from None
+        sides = (form.channels, form.height, form.width)
+        sound = all(type(side) is int and side >= 1 for side in sides) and form.dtype in PRECISIONS
+        if not sound or form.channels > MOST_CHANNELS or np.prod(sides, dtype=float) > LARGEST:
+            raise ValueError("no form of an image")
+        if (len(stretch) if stretch else form.channels) != form.channels or (form.dtype != "uint8" and not stretch):
+            raise ValueError("a stretch of other channels")
+        return cls(form, stretch or None)
+
+
+def stretched(images: np.ndarray, stretch: Stretch) -> np.ndarray:
+    """Pixels [..., C, H, W] as uint8, each channel from its low end to its high end.
+
+    >>> stretched(np.array([[[[0, 300, 600]]]], np.uint16), ((100.0, 500.0),)).ravel()
+    array([  0, 128, 255], dtype=uint8)
+    """
+    low, high = (np.array(end, np.float32)[:, None, None] for end in zip(*stretch, strict=True))
+    share = np.clip((images - low) / np.maximum(high - low, 1e-12), 0, 1)
+    pixels: np.ndarray = np.rint(255 * share).astype(np.uint8)
+    return pixels
+
+
+def content_of(item: str | bytes) -> bytes:
+    """Of an image's file: the item itself, or what stands under its path.
+
+    Raises:
+        InputError: if that is no file, or a larger one than any image needs.
+        OSError: if it cannot be read.
+    """
+    if isinstance(item, bytes):
+        return item
+    about = os.stat(item)
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+        raise InputError("not a file")
+    if about.st_size > LARGEST_FILE:
+        raise InputError(f"{about.st_size / 2**20:,.0f} MiB, more than {LARGEST_FILE / 2**20:.0f}")
+    with open(item, "rb") as file:
+        return file.read(LARGEST_FILE)
+
+
+def form_of(items: Sequence[str | bytes], side: int | None) -> Form:
     """What suits these images: as many channels, as large and as precise as they need.
 
     Raises:
@@ -48,11 +140,11 @@ def form_of(paths: Sequence[Path], side: int | None) -> Form:
     shapes: list[tuple[int, ...]] = []
     dtypes = set()
     wrong = ""
-    for path in paths:
+    for place, item in enumerate(items):
         try:
-            image = decoded(path.read_bytes())
+            image = decoded(content_of(item))
         except (InputError, OSError) as error:
-            wrong = wrong or f"{path}: {error}"
+            wrong = wrong or f"{item if isinstance(item, str) else f'image {place}'}: {error}"
             continue
         shapes.append(image.shape)
         dtypes.add(image.dtype.name)
@@ -61,7 +153,7 @@ def form_of(paths: Sequence[Path], side: int | None) -> Form:
     channels, count = np.unique([shape[0] for shape in shapes], return_counts=True)
     # Gray among colour becomes colour; of anything else the commonest.
     usual = 3 if set(channels.tolist()) == {1, 3} else int(channels[count.argmax()])
-    dtype = next(name for name in ("float32", "uint16", "uint8") if name in dtypes)
+    dtype = next(name for name in PRECISIONS if name in dtypes)
     heights, widths = ({shape[axis] for shape in shapes} for axis in (1, 2))
     if len(heights) == len(widths) == 1 and side is None and max(*heights, *widths) <= SIDE:
         return Form(usual, heights.pop(), widths.pop(), dtype)
@@ -120,14 +212,14 @@ def _scaled(plane: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.rint(np.asarray(scaled)).astype(plane.dtype) if plane.dtype == np.uint16 else np.asarray(scaled)
 
 
-def write_formed(file: Path, form: Form, start: int, paths: Sequence[str]) -> Failed:
+def write_formed(file: Path, form: Form, start: int, items: Sequence[str | bytes]) -> Failed:
     """Decode images into their places of the file; gives what is wrong, by place."""
     failed: Failed = {}
-    with file.open("r+b", buffering=form.bytes * len(paths)) as out:
+    with file.open("r+b", buffering=form.bytes * len(items)) as out:
         out.seek(start * form.bytes)
-        for place, path in enumerate(paths):
+        for place, item in enumerate(items):
             try:
-                image = formed(decoded(Path(path).read_bytes()), form)
+                image = formed(decoded(content_of(item)), form)
             except InputError as error:
                 failed[str(place)] = str(error)
             except OSError as error:

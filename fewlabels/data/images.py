@@ -1,72 +1,83 @@
-"""Images that a user hands over for prediction: IDX files, single images, folders of images."""
+"""Images that a user hands over for a finished model: batch by batch, each file that cannot be read with a word."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import torch
 
+from fewlabels.data.form import Preparation, content_of
 from fewlabels.data.idx import read_idx
-from fewlabels.data.listing import SUFFIXES
+from fewlabels.data.listing import SUFFIXES, Listing, listed
 from fewlabels.data.source import ArraySource
+from fewlabels.data.tables import TABLES
 from fewlabels.errors import InputError
 
-MODES = {1: "L", 3: "RGB"}
+BATCH = 512
 
 
-def read_images(path: Path, channels: int, size: int | None) -> tuple[list[str], ArraySource]:
-    """Names and unlabelled images for a network that takes [channels, size, size].
+class Images(NamedTuple):
+    """Some images, in the order of the user's files."""
+
+    names: list[str]
+    pixels: torch.Tensor
+    """uint8 [B, C, H, W], of those that could be read."""
+    read: list[int]
+    """Their places among the names."""
+    wrong: dict[int, str]
+    """What is wrong with the others, by place."""
+
+    def source(self) -> ArraySource:
+        """Those that could be read."""
+        return ArraySource(self.pixels.numpy(), None, ())
+
+
+def image_batches(path: Path, preparation: Preparation) -> Iterator[Images]:
+    """All images, treated as those were that the model has learned from.
 
     Args:
-        path: an IDX file (gzipped or not), an image file, or a folder of image files.
-        channels: 1 for gray, 3 for RGB; pictures are converted.
-        size: height and width in pixels, None for any; pictures of another size, or of several, are refused.
+        path: an IDX file (gzipped or not), an image file, a folder of images, or a table of them.
+        preparation: the model's.
 
     Raises:
-        InputError: naming the first file that cannot be used.
+        InputError: if nothing there is an image, before the first batch is given.
     """
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return _of_items([path.name], [str(path)], preparation)
+    if path.is_dir() or path.suffix.lower() in TABLES:
+        listing = listed(path)
+        return _of_items(listing.names, _items(listing), preparation)
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder. Pass an IDX file, an image or a folder of images.")
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise InputError(f"{path}: no image here (looked for {', '.join(sorted(SUFFIXES))}).")
-    elif path.suffix.lower() in SUFFIXES:
-        files = [path]
-    else:
-        images = read_idx(path, ndim=3)
-        if channels != 1 or (size and images.shape[1:] != (size, size)):
-            raise InputError(f"{path}: images of {images.shape[1:]}, the model takes {(channels, size, size)}.")
-        return [str(row) for row in range(len(images))], ArraySource(images, None, (), name=str(path))
-    if channels not in MODES:
-        raise InputError(f"{path}: pictures have 1 or 3 channels, the model takes {channels}.")
-    wanted = (size, size) if size else _size(files[0])
-    array = np.stack([_decode(file, channels, wanted) for file in files])
-    return [file.name for file in files], ArraySource(array, None, (), name=str(path))
+        raise InputError(f"{path}: no such file or folder. Pass an image, a folder of images, a table or an IDX file.")
+    return _of_array(read_idx(path, ndim=3), preparation)
 
 
-def _size(file: Path) -> tuple[int, int]:
-    """Width and height."""
-    with _opened(file) as image:
-        return image.size
+def _items(listing: Listing) -> list[str | bytes]:
+    return [listing.item(row) for row in range(len(listing.names))]
 
 
-def _decode(file: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
-    with _opened(file) as image:
-        if image.size != size:
-            raise InputError(
-                f"{file}: {image.size[0]}x{image.size[1]} pixels, not {size[0]}x{size[1]} as the model or the "
-                "other pictures. Resize it first."
-            )
-        pixels = np.asarray(image.convert(MODES[channels]))
-    return pixels.reshape(size[1], size[0], channels).transpose(2, 0, 1)
+def _of_items(names: list[str], items: list[str | bytes], preparation: Preparation) -> Iterator[Images]:
+    for start in range(0, len(items), BATCH):
+        pixels, read, wrong = [], [], {}
+        for place, item in enumerate(items[start : start + BATCH]):
+            try:
+                pixels.append(preparation(content_of(item)))
+            except InputError as error:
+                wrong[place] = str(error)
+            except OSError as error:
+                wrong[place] = f"cannot be read ({error.strerror})"
+            else:
+                read.append(place)
+        yield Images(names[start : start + BATCH], _stacked(pixels, preparation), read, wrong)
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(file) as image:
-            yield image
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
-        raise InputError(f"{file}: not a readable image. Remove it or save it again as PNG.") from None
+def _of_array(images: np.ndarray, preparation: Preparation) -> Iterator[Images]:
+    for start in range(0, len(images), BATCH):
+        pixels = [preparation.of_array(image[None]) for image in images[start : start + BATCH]]
+        names = [str(start + place) for place in range(len(pixels))]
+        yield Images(names, _stacked(pixels, preparation), list(range(len(pixels))), {})
+
+
+def _stacked(pixels: list[np.ndarray], preparation: Preparation) -> torch.Tensor:
+    return torch.from_numpy(np.stack(pixels) if pixels else np.empty((0, *preparation.form.shape), np.uint8))

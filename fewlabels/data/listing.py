@@ -1,18 +1,18 @@
-"""What images there are, with which labels, before any is decoded: a folder, or a table beside its images."""
+"""What images there are, with which labels, before any is decoded: a folder, or a table."""
 
-import csv
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
 from fewlabels.data.source import UNLABELLED
+from fewlabels.data.tables import TABLES, is_saved_dataset, table_of
 from fewlabels.errors import InputError, did_you_mean
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 UNLABELLED_FOLDER = "_unlabelled"
-TABLES = {".csv": ",", ".tsv": "\t"}
 SPLITS = ("train", "test")
 MOST_CLASSES = 10_000
 
@@ -31,10 +31,12 @@ class Listing:
     """``train``, ``test``, or empty where nothing is said."""
     groups: list[str]
     """Of images that must not be divided between training and test, such as those of one patient; empty: its own."""
+    contents: list[bytes] | None = None
+    """Of the image files, where a table holds them itself."""
 
-    def path(self, row: int) -> Path:
-        """The file of an image."""
-        return self.root / self.names[row]
+    def item(self, row: int) -> str | bytes:
+        """The path of an image's file, or the file's content."""
+        return os.path.join(self.root, self.names[row]) if self.contents is None else self.contents[row]
 
 
 def listed(path: Path) -> Listing:
@@ -43,46 +45,54 @@ def listed(path: Path) -> Listing:
     Raises:
         InputError: naming the file or row that cannot be used.
     """
+    if path.suffix.lower() in TABLES or is_saved_dataset(path):
+        return _of_table(path)
     if path.is_dir():
         return _of_folder(path)
-    if path.suffix.lower() in (*TABLES, ".parquet"):
-        return _of_table(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder. Pass a folder of images, or a table (.csv, .tsv, .parquet).")
     raise InputError(f"{path}: neither a folder nor a table. Pass a folder of images, or a .csv, .tsv or .parquet.")
 
 
 def _of_folder(root: Path) -> Listing:
-    """Subfolders are classes; what lies loose or in ``_unlabelled`` has no label."""
-    resolved = root.resolve()
-    names, classes = [], []
-    for file in sorted(_images_below(root)):
-        if not file.resolve().is_relative_to(resolved):
-            raise InputError(f"{file}: a link that leads out of {root}. Copy the image, or remove the link.")
-        inside = file.relative_to(root)
-        names.append(inside.as_posix())
-        classes.append("" if len(inside.parts) == 1 or inside.parts[0] == UNLABELLED_FOLDER else inside.parts[0])
+    """Subfolders are classes, below ``train`` and ``test`` if there are both; the others' images have no label."""
+    names = sorted(_images_below(root, ""), key=lambda name: name.split("/"))
     if not names:
         raise InputError(f"{root}: no image here (looked for {', '.join(sorted(SUFFIXES))}, in subfolders, too).")
-    return _listing(root, names, classes, [""] * len(names), [""] * len(names))
+    classes, splits = [], []
+    divides = all((root / split).is_dir() for split in SPLITS)
+    for name in names:
+        parts = name.split("/")
+        splits.append(parts.pop(0) if divides and parts[0] in SPLITS else "")
+        classes.append("" if len(parts) == 1 or parts[0] == UNLABELLED_FOLDER else parts[0])
+    return listing_of(root, names, classes, splits, [""] * len(names))
 
 
-def _images_below(root: Path) -> Iterator[Path]:
-    """Hidden files and folders are left out, as are links to folders, which may lead round in circles."""
-    for entry in root.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if entry.is_symlink():
-                raise InputError(f"{entry}: a link to a folder. Put the folder itself there, or remove the link.")
-            yield from _images_below(entry)
-        elif entry.suffix.lower() in SUFFIXES:
-            yield entry
+def _images_below(root: Path, inside: str) -> Iterator[str]:
+    """Names below the root, of those in one folder of it; what is hidden is left out."""
+    with os.scandir(root / inside) as entries:
+        for entry in entries:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if entry.is_symlink():  # it may lead round in circles
+                    raise InputError(f"{root / name}: a link to a folder. Put the folder itself there, or remove it.")
+                yield from _images_below(root, name)
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                if entry.is_symlink() and not (root / name).resolve().is_relative_to(root.resolve()):
+                    raise InputError(f"{root / name}: a link that leads out of {root}. Copy the image, or remove it.")
+                if entry.is_file():
+                    yield name
 
 
 def _of_table(file: Path) -> Listing:
-    """Columns ``path`` and, where there are, ``label``, ``split`` and ``group``; paths begin at the table's folder."""
-    columns = _parquet(file) if file.suffix.lower() == ".parquet" else _separated(file, TABLES[file.suffix.lower()])
+    """Columns ``path`` and, where there are, ``label``, ``split`` and ``group``; paths begin at the table's folder.
+
+    Parquet files and saved datasets may hold the image files themselves.
+    """
+    columns, contents = table_of(file)
+    root = file if file.is_dir() else file.parent
     if "path" not in columns:
         meant = did_you_mean("path", columns)
         found = ", ".join(columns) or "none"
@@ -95,13 +105,14 @@ def _of_table(file: Path) -> Listing:
     seen: dict[str, int] = {}
     for row, (path, split) in enumerate(zip(paths, splits, strict=True)):
         where = f"{file}, row {row + 2}"  # as a spreadsheet counts, below its head
-        paths[row] = path = _inside(file.parent, path, where)
+        paths[row] = path = path if contents else _inside(root, path, where)
         if path in seen:
             raise InputError(f"{where}: {path} is in row {seen[path] + 2}, too. Remove one of them.")
         seen[path] = row
         if split not in ("", *SPLITS):
             raise InputError(f"{where}: split {split!r} is not train or test. Fix it, or leave it empty.")
-    return _listing(file.parent, paths, columns.get("label", empty), splits, columns.get("group", empty))
+    listing = listing_of(root, paths, columns.get("label", empty), splits, columns.get("group", empty))
+    return replace(listing, contents=contents)
 
 
 def _inside(root: Path, path: str, where: str) -> str:
@@ -117,45 +128,12 @@ def _inside(root: Path, path: str, where: str) -> str:
     return str(inside)
 
 
-def _separated(file: Path, separator: str) -> dict[str, list[str]]:
-    """Columns of a CSV or TSV file, names in lower case."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            rows = list(csv.reader(text, delimiter=separator, strict=True))
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not UTF-8 text. Save the table as 'CSV UTF-8'.") from None
-    except csv.Error as error:
-        raise InputError(f"{file}: not a whole table ({error}). Save it again.") from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}).") from None
-    head = [name.strip().lower() for name in rows[0]] if rows else []
-    if len(set(head)) < len(head):
-        raise InputError(f"{file}: two columns have the same name. Rename one.")
-    while rows and not any(cell.strip() for cell in rows[-1]):
-        rows.pop()
-    for place, row in enumerate(rows, 1):
-        if len(row) != len(head):
-            raise InputError(f"{file}, row {place}: {len(row)} cells, the head has {len(head)}. Fix the row.")
-    return {name: [row[column].strip() for row in rows[1:]] for column, name in enumerate(head)}
+def listing_of(root: Path, names: list[str], classes: Sequence[str], splits: list[str], groups: list[str]) -> Listing:
+    """Parallel lists with the names of classes as numbers; an empty one is none.
 
-
-def _parquet(file: Path) -> dict[str, list[str]]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
-    except ModuleNotFoundError:
-        raise InputError(f"{file}: needs pyarrow. Run: pip install 'fewlabels[parquet]', or save it as CSV.") from None
-    try:
-        table = read_table(file)
-    except (ArrowException, OSError):
-        raise InputError(f"{file}: not a whole parquet file. Write it again.") from None
-    return {
-        name.lower(): ["" if cell is None else str(cell).strip() for cell in table[name].to_pylist()]
-        for name in table.column_names
-    }
-
-
-def _listing(root: Path, names: list[str], classes: Sequence[str], splits: list[str], groups: list[str]) -> Listing:
+    Raises:
+        InputError: if there are more classes than can be meant.
+    """
     class_names = tuple(sorted(set(classes) - {""}, key=_as_counted))
     if len(class_names) > MOST_CLASSES:
         found = f"{len(class_names):,} classes, more than {MOST_CLASSES:,}"

@@ -61,6 +61,8 @@ class ArraySource:
         labels: integers [N] in -1..K-1, where K is the number of class names.
         class_names: K names.
         name: what error messages call this source.
+        groups: integers [N]; images of one number, such as those of one patient, are never divided between what is
+            learned from and what judges. None: each is its own.
 
     Raises:
         InputError: if types, lengths or labels do not fit together.
@@ -72,6 +74,7 @@ class ArraySource:
         labels: np.ndarray | None,
         class_names: Sequence[str],
         name: str = "images",
+        groups: np.ndarray | None = None,
     ) -> None:
         if images.dtype != np.uint8:
             raise InputError(f"{name}: pixels are {images.dtype}, not uint8. Convert them to 0..255 first.")
@@ -97,6 +100,7 @@ class ArraySource:
         self.labels = labels
         self.class_names = tuple(class_names)
         self.name = name
+        self.groups = groups
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -114,7 +118,8 @@ class ArraySource:
 
     def subset(self, indices: np.ndarray | slice) -> "ArraySource":
         """The same classes, only these images."""
-        return ArraySource(self.images[indices], self.labels[indices], self.class_names, self.name)
+        groups = None if self.groups is None else self.groups[indices]
+        return ArraySource(self.images[indices], self.labels[indices], self.class_names, self.name, groups)
 
     def first_k(self, k: int) -> "ArraySource":
         """The first ``k`` images: the tutorial's ``FashionMNIST(first_k=1000)``."""
@@ -132,7 +137,7 @@ class ArraySource:
         """All images, with the labels of these alone."""
         labels = np.full(len(self), UNLABELLED)
         labels[indices] = self.labels[indices]
-        return ArraySource(self.images, labels, self.class_names, self.name)
+        return ArraySource(self.images, labels, self.class_names, self.name, self.groups)
 
     def checked(self, k: int) -> int:
         """``k``, if there are so many labels.

@@ -7,6 +7,9 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 TEMPERATURES = (0.05, 20.0)
+PRECISIONS = range(50, 100)
+"""Percent."""
+NEVER_SURE = 1.01
 LARGEST, LEAST = 100.0, 0.05
 """Weight of an expert, and of all of them, for logits with a standard deviation of 1."""
 
@@ -75,3 +78,26 @@ def temperature_for(logits: np.ndarray, confidence: float) -> float:
         surer = softmax(logits / np.exp(middle), axis=1).max(axis=1).mean() > confidence
         low, high = (middle, high) if surer else (low, middle)
     return float(np.exp(low))
+
+
+def thresholds(confidence: np.ndarray, right: np.ndarray) -> dict[str, float]:
+    """For each precision that may be wanted, the least probability from which on so many are right.
+
+    Args:
+        confidence: float [N], of images held out.
+        right: bool [N], whether their class was named.
+
+    One is added as right and one as wrong, so that a few that are all right do not promise everything. Above 1: not to
+    be had.
+
+    >>> thresholds(np.array([0.9, 0.9, 0.9, 0.4]), np.array([True, True, True, False]))["0.80"]
+    0.9
+    """
+    order = np.argsort(-confidence, kind="stable")
+    precise = (np.cumsum(right[order]) + 1) / (np.arange(len(order)) + 2)
+    ends = np.append(np.diff(confidence[order]) != 0, True)  # of equals all or none
+    found = {}
+    for percent in PRECISIONS:
+        enough = np.flatnonzero((precise >= percent / 100) & ends)
+        found[f"{percent / 100:.2f}"] = round(float(confidence[order][enough[-1]]), 4) if len(enough) else NEVER_SURE
+    return found

@@ -37,7 +37,7 @@ from fewlabels.fit.arms import (
     pooled,
     weighted,
 )
-from fewlabels.fit.calibration import rarity, temperature_for
+from fewlabels.fit.calibration import rarity, temperature_for, thresholds
 from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, macro_f1
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
@@ -147,6 +147,7 @@ class Fit:
         self._say = observer("fit").say
         decided = {**asdict(settings), "seed": seed, "views": [str(view) for view in views]}
         decided |= {"data": fingerprint(pool.source), "labels": digest(pool.source.labels.tobytes())}
+        decided |= {} if pool.source.groups is None else {"groups": digest(pool.source.groups.tobytes())}
         decided["weights"] = self.weights and digest(self.weights.read_bytes())
         self.everything = not len(pool.unlabelled)
         """Whether every image has a label."""
@@ -157,7 +158,7 @@ class Fit:
         self.stages = Stages(folder, decided, observer, device, paces)
         self.lab = Lab(self.stages, *views, seed, device, precision)
         self.features = Features(pool, None if self.weights is None else self._embedded)
-        self.parts = held_out(pool.labels, seed)
+        self.parts = held_out(pool.labels, seed, pool.groups)
         self.experts = self._experts()
         self.together = settings.strategy in ("auto", "selftrain") and len(pool.unlabelled) > 0
         """Whether the experts are asked together, and what they say is learned."""
@@ -273,6 +274,8 @@ class Fit:
             self._note(f"{name}: {warning}")
         self._note(f"{best}: chosen by what the folds gave")
         network, scale, shift = made  # type: ignore[misc]  # supervised is always made
+        said = softmax(tried[best].held_logits, axis=1)
+        network.thresholds = thresholds(said.max(axis=1), said.argmax(axis=1) == tried[best].held_labels)
         confusion = self._confusion(tried[best])
         shares = np.bincount(self.pool.labels, minlength=len(confusion)) / len(self.pool.labels)
         estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on)

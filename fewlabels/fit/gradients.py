@@ -20,6 +20,11 @@ SMALL = 0.1
 BATCH = 4096
 
 
+def num_features(channels: int) -> int:
+    """F of :func:`gradient_features`."""
+    return 4 * ORIENTATIONS * sum((grid - 1) ** 2 for grid in GRIDS) + channels * PIXELS**2
+
+
 def gradient_features(source: ImageSource) -> np.ndarray:
     """Float32 [N, F] of length 1: a function of each image alone.
 

@@ -1,9 +1,11 @@
 """What a strategy may learn from: images with a label, and images without."""
 
+import warnings
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from sklearn.model_selection import StratifiedGroupKFold
 
 from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.errors import InputError
@@ -46,6 +48,11 @@ class Pool:
         labels: np.ndarray = self.source.labels[self.labelled]
         return labels
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """int64, one for each labelled row; None: each is its own."""
+        return None if self.source.groups is None else self.source.groups[self.labelled]
+
     def by_class(self) -> list[np.ndarray]:
         """Labelled rows of each class that has some."""
         return [self.labelled[self.labels == cls] for cls in np.unique(self.labels)]
@@ -59,14 +66,23 @@ class Pool:
         return replace(self, labelled=np.delete(self.labelled, places), held=self.labelled[places])
 
 
-def folds(labels: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
+def folds(labels: np.ndarray, number: int, seed: int, groups: np.ndarray | None = None) -> list[np.ndarray]:
     """Places to hold out, fold by fold, int64: every class is spread evenly over the folds.
 
-    The only image of a class is never held out, since without it the class could not be learned.
+    A class that a fold would take whole is not held out by it, since without it the class could not
+    be learned: so it is with the only image of a class.
+
+    Args:
+        labels: int64 [N].
+        number: of folds.
+        seed: of the draw.
+        groups: int64 [N]; places of one group are held out together. None: each place is its own.
 
     >>> [sorted(np.array([0, 0, 1, 1, 2])[fold].tolist()) for fold in folds(np.array([0, 0, 1, 1, 2]), 2, seed=0)]
     [[0, 1], [0, 1]]
     """
+    if groups is not None:
+        return _of_groups(labels, number, seed, groups)
     order = torch.randperm(len(labels), generator=generator(seed, "folds")).numpy()
     by_class = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels)
@@ -74,6 +90,19 @@ def folds(labels: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
     return [np.sort(held[fold::number]) for fold in range(min(number, len(held)))]
 
 
-def held_out(labels: np.ndarray, seed: int) -> list[np.ndarray]:
+def _of_groups(labels: np.ndarray, number: int, seed: int, groups: np.ndarray) -> list[np.ndarray]:
+    number = min(number, len(np.unique(groups)))
+    if number < 2:
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds is spread as far as it goes
+        parts = StratifiedGroupKFold(number, shuffle=True, random_state=seed).split(labels, labels, groups)
+        found = [held[np.isin(labels[held], labels[learned])] for learned, held in parts]
+    return [held for held in found if len(held)]
+
+
+def held_out(labels: np.ndarray, seed: int, groups: np.ndarray | None = None) -> list[np.ndarray]:
     """Places to hold out, one part after the other: three folds, or of many labels one tenth alone."""
-    return folds(labels, FOLDS, seed) if len(labels) <= MANY else folds(labels, 10, seed)[:1]
+    if len(labels) <= MANY:
+        return folds(labels, FOLDS, seed, groups)
+    return folds(labels, 10, seed, groups)[:1]

@@ -145,6 +145,14 @@ BACKBONES: dict[str, Callable[[int], Backbone]] = {
 """Name to constructor; the argument is the number of channels. Beside these, ``timm/NAME``."""
 
 
+def usual_backbone(name: str | None, shape: tuple[int, int, int]) -> str:
+    """The name, or if there is none, that of a backbone for images (C, H, W).
+
+    The tutorial's where it can be, so that figures compare.
+    """
+    return name or ("article" if shape[1:] == (28, 28) else "small")
+
+
 def make_backbone(name: str, channels: int, timm_weights: Path | None = None) -> Backbone:
     """A backbone by name, with fresh weights, or with timm's where a file of them is given.
 

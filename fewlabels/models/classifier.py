@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewlabels.data.form import Preparation
 from fewlabels.models.backbones import make_backbone
 from fewlabels.seeding import seeded
 
@@ -33,6 +34,10 @@ class Classifier(nn.Module):
         self.class_names = tuple(class_names)
         self.hidden = hidden
         self.test_views = False
+        self.preparation: Preparation | None = None
+        """What was done with the images it has learned from; None: not known."""
+        self.thresholds: dict[str, float] = {}
+        """By wanted precision, such as ``0.95``: the probability from which on so many are right; above 1: none."""
         with seeded(seed, "init"):
             self.backbone = make_backbone(backbone, channels)
             features, classes = self.backbone.num_features, len(self.class_names)

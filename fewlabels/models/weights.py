@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fewlabels.data.form import Form, Preparation
 from fewlabels.errors import InputError
 from fewlabels.files import write_bytes
 from fewlabels.models.backbones import BACKBONES
@@ -85,6 +86,10 @@ def save_classifier(model: Classifier, path: Path) -> None:
         "hidden": str(model.hidden),
         "test_views": str(int(model.test_views)),
     }
+    if model.thresholds:
+        about["thresholds"] = json.dumps(model.thresholds)
+    if model.preparation is not None:
+        about["preparation"] = model.preparation.as_json()
     save_weights(model, path, about)
 
 
@@ -100,13 +105,16 @@ def load_classifier(path: Path) -> Classifier:
     try:
         name, channels, classes = about["backbone"], int(about["channels"]), json.loads(about["class_names"])
         hidden = int(about["hidden"])
-    except (KeyError, ValueError):
+        preparation = Preparation.of_json(about["preparation"]) if "preparation" in about else None
+        thresholds = {str(wanted): float(at) for wanted, at in json.loads(about.get("thresholds", "{}")).items()}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit") from None
     of_timm = name.startswith("timm/")
     if name not in BACKBONES and not of_timm:
         raise InputError(f"{path}: unknown backbone {name!r}. This version knows {', '.join(BACKBONES)}.")
     if not (
-        1 <= channels <= 1024 and 0 <= hidden <= 65536 and isinstance(classes, list) and 1 <= len(classes) <= 1_000_000
+        (1 <= channels <= 1024 and (preparation is None or preparation.form.channels == channels))
+        and (0 <= hidden <= 65536 and isinstance(classes, list) and 1 <= len(classes) <= 1_000_000)
     ):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit")
     # A file's word on sizes costs no memory before its tensors are checked. timm computes buffers that no file holds.
@@ -116,4 +124,19 @@ def load_classifier(path: Path) -> Classifier:
         model = model.to_empty(device="cpu")
     load_exactly(model, tensors, path)
     model.test_views = about.get("test_views") == "1"
+    model.preparation, model.thresholds = preparation, thresholds
     return model.eval()
+
+
+def preparation_of(model: Classifier, path: Path) -> Preparation:
+    """What is to be done with images before a classifier from this file sees them.
+
+    Raises:
+        InputError: if the file does not say and the backbone takes any size.
+    """
+    if model.preparation is not None:
+        return model.preparation
+    size = model.backbone.image_size
+    if size is None:
+        raise InputError(f"{path}: does not say what images it takes. Train the model again with: fewlabels fit")
+    return Preparation(Form(model.backbone.channels, size, size, "uint8"))

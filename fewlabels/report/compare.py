@@ -1,25 +1,21 @@
 """A comparison's report: one self-contained HTML file, from the two JSON files that ``compare`` leaves."""
 
 import base64
-import hashlib
 import io
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from fewlabels.errors import InputError
 from fewlabels.files import write_bytes
 from fewlabels.report import charts
 from fewlabels.report.colours import class_colour
+from fewlabels.report.page import page, refusing_damage
 
 BASELINE = "supervised"
 FIRST = 24
@@ -54,50 +50,21 @@ def write_compare_report(folder: Path) -> Path:
         InputError: if ``result.json`` is missing, one of both is damaged, or the folder cannot be written.
     """
     figures, pictures = folder / "result.json", folder / "panels.json"
-    with _refusing_damage(figures):
+    again = {
+        "missing": "Name the folder of a finished comparison.",
+        "again": "Run the comparison again; what is done is kept.",
+    }
+    with refusing_damage(figures, **again):
         result = json.loads(figures.read_text())
         context = _figures(result)
     context["panels"] = None
     if pictures.is_file():
-        with _refusing_damage(pictures):
+        with refusing_damage(pictures, **again):
             context["panels"] = _panels(json.loads(pictures.read_text()), result["class_names"])
     report = folder / "report.html"
-    write_bytes(report, _page(context).encode())
+    scripts = ("scatter.js", "compare.js")
+    write_bytes(report, page("compare.html.j2", context, ("compare.css",), scripts))
     return report
-
-
-@contextmanager
-def _refusing_damage(file: Path) -> Iterator[None]:
-    """Inside the block, what does not have the form of a result is said to the user in one line."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file. Name the folder of a finished comparison.") from None
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise InputError(f"{file}: damaged ({what}). Run the comparison again; what is done is kept.") from error
-
-
-def _page(context: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("fewlabels", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count="{:,}".format, hash=_hash)
-    style, *scripts = (
-        Markup(files("fewlabels.report").joinpath(name).read_text())
-        for name in ("compare.css", "scatter.js", "compare.js")
-    )
-    script = Markup("\n").join(scripts)
-    return environment.get_template("compare.html.j2").render(**context, style=style, script=script)
-
-
-def _hash(text: str) -> str:
-    """As a content security policy names what may run."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 # The figures

@@ -130,11 +130,12 @@ def test_what_is_said(difference, p, tests, said):
     assert said in sentence(difference, p, 1000, tests)
 
 
-def test_the_plan_tells_cost_and_power():
-    lines = " ".join(plan_lines(CompareSettings(pairs=6)))
+def test_the_plan_tells_cost_and_power(fmnist):
+    lines = " ".join(plan_lines(CompareSettings(pairs=6), fmnist.train))
     assert "6 pairs x 6 arms x 1 number of labels: 36 trainings, 6 pretrainings, about 60 minutes" in lines
+    assert "up to 4.1 GiB of memory" in lines  # 4.0 were measured
     assert "Found with a chance of 80%: a difference of 1.1 points" in lines
-    assert "7 pairs are needed" in " ".join(plan_lines(CompareSettings(labels=(100, 1000), pairs=6)))
+    assert "7 pairs are needed" in " ".join(plan_lines(CompareSettings(labels=(100, 1000), pairs=6), fmnist.train))
 
 
 @pytest.mark.parametrize(

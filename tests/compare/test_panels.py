@@ -11,6 +11,8 @@ from fewlabels.compare.panels import SIDE, chosen, sprite
 from fewlabels.compare.run import compare, write_panels
 from fewlabels.data.source import ArraySource
 
+NAMES = tuple([f"{row}.png" for row in range(number)] for number in (256, 80))
+
 
 def test_what_is_wanted_most_is_shown():
     assert chosen([np.array([7, 3]), np.arange(100)], 100).tolist() == list(range(100))
@@ -47,7 +49,7 @@ def test_panels_tell_what_the_classifier_says(bench: Bench, monkeypatch):
     assert result["audit"]["line"].startswith("1 of 80 test images has a twin")
     row = result["arms"][0]
     assert row["mean_without_twins"] != row["mean"]
-    write_panels(twin)
+    write_panels(twin, NAMES)
     made = json.loads((bench.folder / "panels.json").read_text())
     points = made["points"]
     lengths = {len(values) for values in points.values()}
@@ -58,7 +60,7 @@ def test_panels_tell_what_the_classifier_says(bench: Bench, monkeypatch):
     assert np.array_equal(confusion[3, 2], ((labels == 3) & (named == 2)).sum())
     assert confusion.sum() == 80
     tested, trained = made["twins"][0]
-    assert (points["name"][tested], points["name"][trained]) == ("test 5", "training 200")
+    assert (points["name"][tested], points["name"][trained]) == ("test 5.png", "training 200.png")
     first, second = (points["confidence"][point] for point in made["mistakes"][:2])
     assert first >= second
     for about in made["label_errors"]:
@@ -68,4 +70,4 @@ def test_panels_tell_what_the_classifier_says(bench: Bench, monkeypatch):
         raise AssertionError("drawn again")
 
     monkeypatch.setattr(run, "panels", draws)
-    write_panels(twin)
+    write_panels(twin, NAMES)

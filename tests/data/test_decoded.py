@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +34,15 @@ def test_pixels_and_labels_are_those_of_the_files(fmnist, tmp_path: Path):
     assert np.array_equal(found.source.read(slice(None)).numpy(), fmnist.train.images[rows])
     assert [int(found.source.class_names[cls]) for cls in found.source.labels] == fmnist.train.labels[rows].tolist()
     assert found.failed == {}
-    assert found.stretch is None
+    assert found.preparation.stretch is None
 
 
 def test_broken_files_are_told_and_left_out(fmnist, tmp_path: Path):
     photos = written(fmnist, tmp_path / "photos")
     listing = listed(photos)
-    listing.path(3).write_bytes(listing.path(3).read_bytes()[:80])
-    listing.path(7).write_bytes(b"")
+    torn, empty = Path(listing.item(3)), Path(listing.item(7))
+    torn.write_bytes(torn.read_bytes()[:80])
+    empty.write_bytes(b"")
     found = decoded_images(listing, tmp_path / "cache")
     assert found.failed == {3: found.failed[3], 7: "an empty file"}
     assert len(found.source) == 58
@@ -73,7 +78,7 @@ def test_a_changed_file_is_seen(fmnist, tmp_path: Path):
     photos = written(fmnist, tmp_path / "photos")
     first = decoded_images(listed(photos), tmp_path / "cache")
     listing = listed(photos)
-    Image.fromarray(255 - fmnist.train.images[0, 0]).save(listing.path(5))
+    Image.fromarray(255 - fmnist.train.images[0, 0]).save(listing.item(5))
     again = decoded_images(listing, tmp_path / "cache")
     assert not np.array_equal(first.source.images[5], again.source.images[5])
 
@@ -94,7 +99,7 @@ def test_sixteen_bits_are_stretched_and_this_is_told(fmnist, tmp_path: Path):
         precise = fmnist.train.images[row, 0].astype(np.uint16) * 10 + 1000
         Image.fromarray(precise).save(tmp_path / "photos" / f"{row:04}.png")
     found = decoded_images(listed(tmp_path / "photos"), tmp_path / "cache")
-    ((low, high),) = found.stretch
+    ((low, high),) = found.preparation.stretch
     assert low == 1000
     assert 3400 < high <= 3550
     expected = np.clip((fmnist.train.images[:20].astype(float) * 10 + 1000 - low) / (high - low), 0, 1) * 255
@@ -136,3 +141,63 @@ def test_where_nothing_can_be_read_this_is_told(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(InputError, match=r"a\.png: not an image; nor can another"):
         decoded_images(listed(tmp_path), tmp_path / "cache")
+
+
+SCRIPT = """
+import multiprocessing, sys
+from pathlib import Path
+from fewlabels.data import decoded
+from fewlabels.data.listing import listed
+
+def decode():
+    decoded.WORKERS_FROM, decoded.CHUNK = 0, 16
+    decoded.usable_cores = lambda: 2
+    found = decoded.decoded_images(listed(Path(sys.argv[1])), Path(sys.argv[2]))
+    print(len(found.source), int(found.source.images.astype(int).sum()))
+
+"""
+
+
+@pytest.mark.parametrize("start", ["if __name__ == '__main__':\n    decode()", "decode()"])
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_scripts_of_users_may_decode(fmnist, tmp_path: Path, start, method):
+    photos = written(fmnist, tmp_path / "photos")
+    script = tmp_path / "script.py"
+    script.write_text(f"{SCRIPT}\nmultiprocessing.set_start_method({method!r}, force=True)\n{start}\n")
+    command = [sys.executable, str(script), str(photos), str(tmp_path / "cache")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["60", str(int(fmnist.train.images[:60].astype(int).sum()))]
+
+
+PARENT = """
+import sys, time
+from fewlabels.data import decoded
+
+if __name__ == "__main__":
+    with decoded.workers() as pool:
+        pool.submit(int).result()
+        print(*pool._processes, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other signals there")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE) as running:
+        workers = [int(word) for word in running.stdout.readline().split()]
+        assert all(map(is_there, workers)), workers
+        running.kill()
+    deadline = time.monotonic() + 20
+    while any(map(is_there, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_there, workers))
+
+
+def is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2] if Path("/proc").exists() else True

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,21 @@ def test_subfolders_are_classes(folder):
     assert found.class_names == ("cat", "dog")
     said = dict(zip(found.names, found.labels.tolist(), strict=True))
     assert said == {"4.png": -1, "_unlabelled/5.png": -1, "cat/1.png": 0, "cat/2.PNG": 0, "dog/deep/3.jpg": 1}
-    assert found.path(0).is_file()
+    assert Path(found.item(0)).is_file()
+
+
+def test_a_folder_may_be_divided_into_training_and_test(folder):
+    for name in ("test/cat/7.png", "test/8.png", "train/cat/1.png", "train/_unlabelled/2.png", "train/dog/3.png"):
+        picture(folder.parent / "divided" / name)
+    found = listed(folder.parent / "divided")
+    assert found.class_names == ("cat", "dog")
+    assert list(zip(found.splits, found.labels.tolist(), strict=True)) == [
+        ("test", -1),
+        ("test", 0),
+        ("train", -1),
+        ("train", 0),
+        ("train", 1),
+    ]
 
 
 def test_a_table_says_label_split_and_group(folder):
@@ -56,6 +71,55 @@ def test_a_table_in_parquet(folder):
     found = listed(folder / "table.parquet")
     assert found.labels.tolist() == [0, -1]
     assert found.class_names == ("7",)
+
+
+def test_a_table_in_parquet_may_hold_the_images(folder):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    content = (folder / "cat" / "1.png").read_bytes()
+    for cells in ([content, b""], [{"bytes": content, "path": "a.png"}, {"bytes": b"", "path": None}]):
+        parquet.write_table(pyarrow.table({"image": cells, "label": ["cat", "dog"]}), folder / "table.parquet")
+        found = listed(folder / "table.parquet")
+        assert [found.item(0), found.item(1)] == [content, b""]
+        assert (found.names, found.class_names) == (["row 0", "row 1"], ("cat", "dog"))
+
+
+def saved(folder: Path, table, name: str = "data-00000-of-00001.arrow") -> None:
+    """As ``datasets`` 3 saves one, with what is read of it."""
+    pyarrow = pytest.importorskip("pyarrow")
+    folder.mkdir(parents=True)
+    file = str(folder / "data-00000-of-00001.arrow")
+    with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}], "_split": None}))
+
+
+def test_a_dataset_that_hugging_face_has_saved(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    images = pyarrow.array([{"bytes": bytes([n]), "path": None} for n in range(3)])
+    table = pyarrow.table({"image": images, "label": [1, 0, -1]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    saved(tmp_path / "one", table)
+    found = listed(tmp_path / "one")
+    assert found.class_names == ("cat", "dog")
+    assert found.labels.tolist() == [1, 0, -1]
+    assert found.contents == [b"\0", b"\1", b"\2"]
+    saved(tmp_path / "both" / "validation", table)
+    saved(tmp_path / "both" / "test", table)
+    (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["validation", "test"]}')
+    both = listed(tmp_path / "both")
+    assert both.splits == ["train"] * 3 + ["test"] * 3
+    assert both.labels.tolist() == [1, 0, -1] * 2
+
+
+@pytest.mark.parametrize("name", ["../one/data-00000-of-00001.arrow", "none.arrow"])
+def test_a_dataset_whose_files_lie_elsewhere_is_refused(tmp_path: Path, name):
+    pyarrow = pytest.importorskip("pyarrow")
+    saved(tmp_path / "one", pyarrow.table({"path": ["a.png"]}), name)
+    with pytest.raises(InputError, match="one: not a whole dataset"):
+        listed(tmp_path / "one")
 
 
 @pytest.mark.parametrize(

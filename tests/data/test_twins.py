@@ -35,6 +35,29 @@ def test_copies_are_found_within_real_images(fmnist):
     assert [int(found[row]) for row in (3, 500, 8, 900)] == [500, 3, 900, 8]
 
 
+ALTERED = {
+    "less quality": lambda image: recompressed(image, 65),
+    "lighter": lambda image: np.clip(image * 0.9 + 12, 0, 255).astype(np.uint8),
+    "larger and back": lambda image: np.asarray(Image.fromarray(image).resize((45, 45)).resize((28, 28))),
+    "shifted": lambda image: np.pad(image, 1, mode="edge")[2:, :-2],
+}
+
+
+@pytest.mark.parametrize("alter", ALTERED.values(), ids=ALTERED)
+def test_a_slightly_altered_copy_is_a_twin(fmnist, alter):
+    some, rows = fmnist.train.first_k(2000), np.arange(0, 2000, 50)
+    altered = np.stack([alter(some.images[row, 0]) for row in rows])
+    found = twins(ArraySource(altered, None, ()), some)
+    assert (found == rows).mean() >= 0.95
+    assert np.isin(found[found != rows], -1).all()
+
+
+def test_what_is_much_changed_is_another_image(fmnist):
+    some = fmnist.train.first_k(500)
+    for images in (some.images // 2, np.roll(some.images, 3, axis=3), 255 - some.images):
+        assert (twins(ArraySource(images, None, ()), some) >= 0).mean() < 0.02
+
+
 @pytest.mark.parametrize("shape", [(1, 5, 4), (3, 96, 80)])
 def test_any_size_and_number_of_channels(shape):
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
-from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, orientation_votes
+from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
 from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out_error, kernel_ridge
 from fewlabels.fit.propagation import ALPHA, neighbour_graph, propagated
 
@@ -43,6 +43,7 @@ def test_features_are_of_length_1_and_of_each_image_alone(shape):
     images[4] = 7  # nothing changes anywhere
     features = gradient_features(ArraySource(images, None, ("a", "b")))
     assert features.dtype == np.float32
+    assert features.shape == (5, num_features(1 if len(shape) == 2 else shape[0]))
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
     alone = gradient_features(ArraySource(images[2:3], None, ("a", "b")))
     np.testing.assert_allclose(features[2:3], alone, atol=1e-6)

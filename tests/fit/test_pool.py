@@ -45,3 +45,29 @@ def test_folds_spread_every_class_and_keep_the_only_one_of_its_class():
 @pytest.mark.parametrize(("number", "sizes"), [(MANY, [1667, 1667, 1666]), (MANY + 1, [501])])
 def test_of_many_labels_one_part_is_held_out(number, sizes):
     assert [len(part) for part in held_out(np.arange(number) % 7, seed=0)] == sizes
+
+
+def test_a_group_is_held_out_as_a_whole():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 40, 300)
+    labels = rng.integers(0, 3, 300)
+    labels[groups == 7] = 3  # a class that only one patient has
+    parts = held_out(labels, 0, groups)
+    assert len(parts) == 3
+    for part in parts:
+        assert not set(groups[part]) & set(np.delete(groups, part))
+        assert 3 not in labels[part]
+    counts = [len(part) for part in parts]
+    assert sum(counts) == (labels != 3).sum()
+    assert min(counts) > 60
+
+
+def test_one_group_cannot_be_divided():
+    assert held_out(np.array([0, 1, 0, 1]), 0, np.zeros(4, np.int64)) == []
+
+
+def test_groups_go_with_their_images():
+    grouped = ArraySource(source([0, -1, 2]).images, np.array([0, -1, 2]), ("a", "b", "c"), groups=np.array([5, 6, 7]))
+    assert Pool.of(grouped).groups.tolist() == [5, 7]
+    assert Pool.of(grouped).labelled_alone().groups.tolist() == [5, 7]
+    assert Pool.of(grouped.hiding_all_but(np.array([0, 2]))).groups.tolist() == [5, 7]

@@ -1,0 +1,59 @@
+"""The tutorial, end to end."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fewlabels.commands.options import DataFolder, Device, Logger, Out, at_least, command_line, device_of
+
+
+def article(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer epochs, for a demonstration.")] = False,
+    seeds: Annotated[int, typer.Option(help="Seeds for the arms with few labels.", metavar="N")] = 1,
+    out: Out = Path("runs/article"),
+    data: DataFolder = None,
+    logger: Logger = "tensorboard",
+    device: Device = "auto",
+) -> None:
+    """Run the tutorial end to end on Fashion-MNIST and test its claims.
+
+    Stop it with Ctrl-C at any time: the same command goes on.
+
+    Example: `fewlabels article --quick --out runs/demo`
+    """
+    from fewlabels.article.arms import QUICK, ArticlePlan
+    from fewlabels.article.run import ArticleRun, result
+    from fewlabels.data.fashion_mnist import fashion_mnist
+    from fewlabels.files import writable_folder
+    from fewlabels.observe import make_logger
+    from fewlabels.report.article import write_report
+
+    at_least("--seeds", seeds)
+    plan = QUICK if quick else ArticlePlan()
+    console = Console()
+    writable_folder(out)
+    torch_device = device_of(device)
+    splits = fashion_mnist(data, say=console.print)
+    log = make_logger(logger, out, {"command": command_line(), **asdict(plan)})
+    run = ArticleRun(out, splits.train, splits.test, plan, seeds, log, console, torch_device)
+    gathered = result(run, command_line(), quick)
+    log.close()
+    report = write_report(gathered, out)
+    table = Table("arm", "labels", "epochs", "pretr.", "macro-F1", "s", title="Test macro-F1 by arm")
+    for arm in gathered["arms"]:
+        table.add_row(
+            arm["title"],
+            f"{arm['labels']:,}",
+            str(arm["epochs"]),
+            str(arm["pretrain_epochs"]),
+            arm["macro_f1_text"],
+            f"{arm['seconds']:.0f}",
+        )
+    console.print(table)
+    for claim in gathered["claims"]:
+        console.print(f"- {claim}")
+    console.print(f"Report: {report}", soft_wrap=True)

@@ -1,0 +1,144 @@
+"""What is wrong with these images, and a clean table of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fewlabels.commands.options import Data, DataFolder, Out, Size, at_least, command_line
+from fewlabels.commands.predict import csv_rows, harmless
+from fewlabels.errors import InputError
+
+if TYPE_CHECKING:
+    from fewlabels.check import Finding
+
+HEAD = ("path", "label", "split", "group", "note")
+
+
+def check(
+    dataset: Data,
+    fix: Annotated[
+        Path | None,
+        typer.Option(help="Write a clean table, in the folder of the images or above it.", metavar="FILE.csv"),
+    ] = None,
+    size: Size = None,
+    out: Out = Path("runs/check"),
+    data: DataFolder = None,
+) -> None:
+    """Find what is wrong with images and labels, before anything learns from them. Nothing is changed.
+
+    Files that cannot be read, images that are there more than once, test images among those for training, labels that
+    are probably wrong, images of no class. With --fix, a table that goes without the worst of it: DATA of any command.
+
+    Example: `fewlabels check photos --fix clean.csv`
+    """
+    from fewlabels.check import as_json, clean_rows, findings, looked_at
+    from fewlabels.files import writable_folder, write_json
+    from fewlabels.observe import counting
+    from fewlabels.records import provenance
+    from fewlabels.report.check import write_check_report
+
+    if size is not None:
+        at_least("--size", size, 8)
+    prefix = None if fix is None else _prefix(fix, Path(dataset))
+    console = Console()
+    writable_folder(out)
+    with counting(console, "reading", "files") as told:
+        looked = looked_at(dataset, data, size, console.print, told)
+    if fix is not None and looked.listing.contents is not None:
+        raise InputError(f"--fix {fix}: {dataset} holds the images itself, which no table can list. Leave out --fix.")
+    with console.status("Looking for copies, leaks and doubtful labels"):
+        found = findings(looked)
+    result = as_json(looked, found)
+    write_json(out / "check.json", {"name": "check", **provenance(command_line()), "data": dataset, **result})
+    report = write_check_report(out)
+    _say(console, result, found)
+    if fix is not None and prefix is not None:
+        rows = [_cells(prefix, *row) for row in clean_rows(looked, found)]
+        with csv_rows(fix) as writer:
+            writer.writerow(HEAD)
+            writer.writerows(rows)
+        said = f"{len(rows):,} of {len(looked.listing.names):,} images are in {fix}. Go on with: fewlabels fit {fix}"
+        console.print(said, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"Report: {report}", soft_wrap=True)
+
+
+def _prefix(fix: Path, data: Path) -> Path:
+    """What leads from the clean table's folder to that of the images.
+
+    Raises:
+        InputError: if there is no such way, or something else stands there.
+    """
+    folder = data if data.is_dir() else data.parent
+    if fix.suffix.lower() != ".csv":
+        raise InputError(f"--fix {fix}: not a .csv. Name it like clean.csv.")
+    if not data.is_dir() and data.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+        raise InputError(f"--fix {fix}: {data} holds no image files that a table could list. Leave out --fix.")
+    if fix.exists() and not fix.read_bytes().startswith(",".join(HEAD).encode()):
+        raise InputError(f"--fix {fix}: is there and no clean table. Choose another name.")
+    try:
+        return folder.resolve().relative_to(fix.resolve().parent)
+    except ValueError:
+        raise InputError(
+            f"--fix {fix}: does not lie in {folder} or above it, as a table's paths need. Write {folder / fix.name}."
+        ) from None
+
+
+def _cells(prefix: Path, name: str, *others: str) -> list[str]:
+    """A row of the clean table: no cell is a formula, and a path is still a path.
+
+    Raises:
+        InputError: if a name cannot stand there.
+    """
+    path = (prefix / name).as_posix()
+    cells = [path if path[:1].isalnum() else f"./{path}", *map(harmless, others)]
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        if "\\" not in path:
+            return cells
+    raise InputError(f"{_printable(path)}: a name that no table can hold. Rename it, or leave out --fix.")
+
+
+def _printable(text: str) -> str:
+    r"""Without what would move the cursor or colour the screen.
+
+    >>> print(_printable("a\nb"))
+    a\nb
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _say(console: Console, result: dict[str, Any], found: Sequence["Finding"]) -> None:
+    counts = result["counts"]
+    head = f"{counts['images']:,} images, {counts['labelled']:,} labels of {len(result['classes']):,} classes"
+    console.print(f"{head}.", highlight=False)
+    for key, words in (("sizes", "pixels"), ("channels", "channels"), ("formats", ""), ("bits", "bits a channel")):
+        console.print(f"{_most(result[key])} {words}".rstrip(), highlight=False)
+    if not found:
+        console.print("Nothing is wrong with them, as far as can be seen.")
+        return
+    table = Table("finding", "number", "such as", title="What was found")
+    table.columns[1].justify = "right"
+    table.columns[2].overflow = "fold"
+    for kind, number in result["found"].items():
+        first = next(finding for finding in found if finding.kind == kind)
+        names = [name for name in (first.image, first.other) if name] or [first.label]
+        table.add_row(kind, f"{number:,}", Text(_printable(f"{' and '.join(names)}: {first.why}")))
+    console.print(table)
+
+
+def _most(counted: dict[str, int], number: int = 4) -> str:
+    """The commonest, with their number.
+
+    >>> _most({"28x28": 1200, "40x28": 3})
+    '28x28 (1,200), 40x28 (3)'
+    """
+    some = [f"{name} ({count:,})" for name, count in list(counted.items())[:number]]
+    return ", ".join(some) + (f" and {len(counted) - number:,} others" if len(counted) > number else "")

@@ -1,0 +1,81 @@
+"""Images that are there more than once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from fewlabels.commands.options import Images, Model, OutCsv
+from fewlabels.commands.predict import csv_rows, harmless
+
+if TYPE_CHECKING:
+    from fewlabels.data.listing import Listing
+
+
+def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
+    """Find images that are there more than once: with the same pixels, or saved again in another size or quality.
+
+    A row for each image that is not needed, with the one to keep: one with a label if there is one, then the largest
+    file. Nothing is ever deleted.
+
+    Example: `fewlabels dedupe runs/fit/model.safetensors photos -o pairs.csv`
+    """
+    import numpy as np
+
+    from fewlabels.data.images import image_batches
+    from fewlabels.data.listing import listed
+    from fewlabels.data.source import digest
+    from fewlabels.data.tables import TABLES
+    from fewlabels.data.twins import difference, small_pixels
+    from fewlabels.embedding import duplicates, embedded_batch, refuse_without_faiss
+    from fewlabels.models.weights import load_classifier, preparation_of
+
+    classifier = load_classifier(model)
+    batches = image_batches(images, preparation_of(classifier, model))
+    listing = listed(images) if images.is_dir() or images.suffix.lower() in (*TABLES, ".parquet") else None
+    refuse_without_faiss(len(listing.names) if listing else 0)
+    names: list[str] = []
+    places: list[int] = []
+    digests: list[str] = []
+    vectors, pixels = [], []
+    problems: dict[str, str] = {}
+    seen = 0
+    for batch in batches:
+        names += [batch.names[place] for place in batch.read]
+        places += [seen + place for place in batch.read]
+        digests += [digest(image.numpy().tobytes()) for image in batch.pixels]
+        vectors.append(embedded_batch(classifier, batch))
+        pixels.append(np.rint(255 * small_pixels(batch.pixels)).astype(np.uint8))
+        problems.update({batch.names[place]: line for place, line in batch.wrong.items()})
+        seen += len(batch.names)
+    small = np.concatenate(pixels)
+    groups = duplicates(np.concatenate(vectors), small, digests) if names else []
+    listing = listed(images) if images.is_dir() or images.suffix.lower() in TABLES else None
+    with csv_rows(out) as writer:
+        writer.writerow(["group", "keep", "duplicate", "kind", "difference", "problem"])
+        for number, group in enumerate(groups, 1):
+            keep = max(group.tolist(), key=lambda row: (*_worth(listing, places[row]), -row))
+            others = group[group != keep]
+            apart = difference(small[[keep]] / np.float32(255), small[others] / np.float32(255))
+            for row, far in zip(others.tolist(), apart.tolist(), strict=True):
+                exact = digests[row] == digests[keep]
+                cells = [harmless(names[keep]), harmless(names[row]), "exact" if exact else "near"]
+                writer.writerow([number, *cells, f"{0 if exact else far:.3f}", ""])
+        for name, line in problems.items():
+            writer.writerow(["", "", harmless(name), "", "", harmless(line)])
+    console = Console(stderr=out is None)
+    if problems:
+        console.print(f"{len(problems):,} files could not be read: see the column problem.", highlight=False)
+    spare = sum(len(group) - 1 for group in groups)
+    said = f"{spare:,} of {len(names):,} images are not needed, in {len(groups):,} groups; nothing was deleted"
+    console.print(said if out is None else f"{said}: {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _worth(listing: "Listing | None", row: int) -> tuple[bool, int]:
+    """Whether an image has a label, and the size of its file, in bytes: of copies the largest has lost least."""
+    from fewlabels.data.source import UNLABELLED
+
+    if listing is None:
+        return False, 0
+    item = listing.item(row)
+    return listing.labels[row] != UNLABELLED, len(item) if isinstance(item, bytes) else Path(item).stat().st_size

@@ -1,0 +1,93 @@
+"""Names for images."""
+
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fewlabels.commands.options import Images, Model, OutCsv
+from fewlabels.errors import InputError
+
+if TYPE_CHECKING:
+    from fewlabels.models.classifier import Classifier
+
+
+def predict(
+    model: Model,
+    images: Images,
+    out: OutCsv = None,
+    precision: Annotated[
+        float, typer.Option(help="Share of those it is sure of that should be right; others are 'unsure'.")
+    ] = 0.95,
+) -> None:
+    """Name the class of each image, with its probability and whether to rely on it.
+
+    A file that cannot be read has a row that says why, and the others go on.
+
+    Example: `fewlabels predict runs/fit/model.safetensors photos -o out.csv`
+    """
+    from fewlabels.data.images import image_batches
+    from fewlabels.evaluate import outputs, probabilities
+    from fewlabels.models.weights import load_classifier, preparation_of
+
+    classifier = load_classifier(model)
+    sure_from = _threshold(classifier, precision)
+    unread = unsure = done = 0
+    batches = image_batches(images, preparation_of(classifier, model))
+    with csv_rows(out) as writer:
+        writer.writerow(["image", "label", "probability", "unsure", "problem"])
+        for batch in batches:
+            named: dict[int, Any] = {}
+            if batch.read:
+                named = dict(zip(batch.read, probabilities(outputs(classifier, batch.source())), strict=True))
+            for place, name in enumerate(batch.names):
+                done += 1
+                if place in batch.wrong:
+                    unread += 1
+                    writer.writerow([harmless(name), "", "", "", harmless(batch.wrong[place])])
+                    continue
+                said = named[place]
+                doubt = "" if sure_from is None else "unsure" if said.max() < sure_from else "no"
+                unsure += doubt == "unsure"
+                label = harmless(classifier.class_names[said.argmax()])
+                writer.writerow([harmless(name), label, f"{said.max():.4f}", doubt, ""])
+    console = Console(stderr=out is None)
+    if unread:
+        console.print(f"{unread:,} files could not be read: see the column problem.", highlight=False)
+    if sure_from is not None:
+        few = f"below a probability of {sure_from:.2f} fewer than {precision:.0%} are right"
+        console.print(f"Unsure of {unsure:,} of {done - unread:,}: {few}.", highlight=False)
+    if out is not None:
+        console.print(f"{done - unread:,} predictions: {out}", soft_wrap=True)
+
+
+def harmless(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula.
+
+    >>> harmless("=1+1")
+    "'=1+1"
+    """
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+def _threshold(classifier: "Classifier", precision: float) -> float | None:
+    if not 0.5 <= precision <= 0.99:
+        raise InputError(f"--precision {precision:g}: must be in 0.5 to 0.99.")
+    return classifier.thresholds.get(f"{precision:.2f}")
+
+
+@contextmanager
+def csv_rows(out: Path | None) -> Iterator[Any]:
+    """A writer of CSV, to the screen or to a file that appears when it is whole."""
+    from fewlabels.files import written_whole
+
+    if out is None:
+        yield csv.writer(sys.stdout, lineterminator="\n")
+        return
+    with written_whole(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        yield csv.writer(file, lineterminator="\n")

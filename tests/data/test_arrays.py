@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewlabels.data.arrays import arrays_listed
+from fewlabels.errors import InputError
+
+
+def saved(file: Path, **arrays) -> Path:
+    if file.suffix == ".npz":
+        np.savez(file, **arrays)
+        return file
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(file, "w") as opened:
+        for name, array in arrays.items():
+            opened[name] = array.astype("S") if array.dtype.kind == "U" else array
+    return file
+
+
+@pytest.mark.parametrize("name", ["images.npz", "images.h5"])
+def test_images_and_labels_come_back(fmnist, tmp_path: Path, name):
+    some = fmnist.train.first_k(30)
+    labels = some.labels.copy()
+    labels[3] = -1
+    words = np.array(some.class_names)
+    file = saved(tmp_path / name, images=some.images, labels=labels, class_names=words)
+    images, listing, preparation = arrays_listed(file)
+    assert np.array_equal(images, some.images)
+    assert listing.labels[3] == -1
+    said = [listing.class_names[label] for label in np.delete(listing.labels, 3)]
+    assert said == [words[label] for label in np.delete(labels, 3)]
+    assert preparation.stretch is None
+
+
+def test_training_and_test_as_medmnist_has_them(fmnist, tmp_path: Path):
+    colour = fmnist.train.images[:12, 0, :, :, None].repeat(3, 3)
+    parts = {"train_images": colour[:6], "val_images": colour[6:8], "test_images": colour[8:]}
+    labels = fmnist.train.labels[:12, None]
+    parts |= {"train_labels": labels[:6], "val_labels": labels[6:8], "test_labels": labels[8:]}
+    images, listing, _ = arrays_listed(saved(tmp_path / "med.npz", **parts))
+    assert np.array_equal(images, colour.transpose(0, 3, 1, 2))
+    assert listing.splits == ["train"] * 8 + ["test"] * 4
+    assert [int(listing.class_names[label]) for label in listing.labels] == labels[:, 0].tolist()
+
+
+def test_precise_pixels_are_stretched_and_this_is_told(fmnist, tmp_path: Path):
+    precise = fmnist.train.images[:50].astype(np.float64) / 100 - 1
+    images, _, preparation = arrays_listed(saved(tmp_path / "precise.npz", images=precise))
+    ((low, high),) = preparation.stretch
+    assert low == pytest.approx(-1)
+    assert 1.4 < high <= 1.55
+    assert np.abs(images - np.clip((precise - low) / (high - low), 0, 1) * 255).max() <= 0.5 + 1e-3
+    assert np.array_equal(preparation.of_array(precise[0].astype(np.float32)), images[0])
+
+
+GRAY = np.zeros((4, 8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"pictures": GRAY}, "no array 'images'; found pictures"),
+        ({"images": GRAY, "labels": np.arange(3)}, "labels: 3 labels for 4 images"),
+        ({"images": GRAY, "labels": np.array([0.5, 1, 1, 1])}, "labels of float64, not integers or text"),
+        ({"images": GRAY, "labels": np.array([0, 1, 2, 1]), "class_names": np.array(["a", "b"])}, "row 2: label 2 is"),
+        ({"images": GRAY, "groups": np.arange(5)}, "4 images but 5 groups"),
+        ({"images": GRAY[:, 0]}, r"images: uint8 \(4, 8\), not numbers"),
+        ({"images": np.zeros((2, 40, 8, 8), np.uint8)}, "40 channels, more than 32"),
+        ({"images": np.array([GRAY[0] * 1.0, GRAY[0] + np.nan])}, "row 1: pixels that are not finite"),
+        ({"images": np.array(["a", "b"])}, "not numbers"),
+        ({"train_images": GRAY, "test_images": GRAY[:, :4]}, "differ in shape or type"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, arrays, said):
+    with pytest.raises(InputError, match=said):
+        arrays_listed(saved(tmp_path / "bad.npz", **arrays))
+
+
+def test_nothing_is_unpickled(tmp_path: Path):
+    np.savez(tmp_path / "pickled.npz", images=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InputError, match=r"not a whole \.npz file of numbers"):
+        arrays_listed(tmp_path / "pickled.npz")
+
+
+@pytest.mark.parametrize("name", ["torn.npz", "torn.h5"])
+def test_a_torn_file_is_refused(tmp_path: Path, name):
+    if name.endswith("h5"):
+        pytest.importorskip("h5py")
+    (tmp_path / name).write_bytes(b"PK\3\4 torn")
+    with pytest.raises(InputError, match="not a whole"):
+        arrays_listed(tmp_path / name)

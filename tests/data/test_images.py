@@ -1,0 +1,83 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewlabels.data import images as module
+from fewlabels.data.form import Form, Preparation
+from fewlabels.data.images import image_batches
+from fewlabels.errors import InputError
+
+GRAY = Preparation(Form(1, 28, 28, "uint8"))
+
+
+def test_a_broken_file_stops_no_other(fmnist, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 2)
+    for row in range(5):
+        Image.fromarray(fmnist.train.images[row, 0]).save(tmp_path / f"{row}.png")
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "2.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
+    (tmp_path / "3.png").write_bytes(b"<html>")
+    batches = list(image_batches(tmp_path, GRAY))
+    assert [batch.names for batch in batches] == [["0.png", "1.png"], ["2.png", "3.png"], ["4.png"]]
+    assert [batch.read for batch in batches] == [[0], [], [0]]
+    assert [sorted(batch.wrong) for batch in batches] == [[1], [0, 1], []]
+    assert batches[0].wrong[1] == "an empty file"
+    assert np.array_equal(batches[2].pixels[0].numpy(), fmnist.train.images[4])
+
+
+def test_pixels_are_treated_as_those_learned_from(fmnist, tmp_path: Path):
+    precise = fmnist.train.images[0, 0].astype(np.uint16) * 100
+    Image.fromarray(precise).save(tmp_path / "precise.png")
+    stretch = Preparation(Form(1, 28, 28, "uint16"), ((0.0, 25500.0),))
+    (batch,) = image_batches(tmp_path / "precise.png", stretch)
+    assert np.array_equal(batch.pixels[0].numpy(), fmnist.train.images[0])
+
+
+def test_an_idx_file_is_read(fmnist):
+    first = next(image_batches(fmnist.folder / "t10k-images-idx3-ubyte.gz", GRAY))
+    assert np.array_equal(first.pixels.numpy(), fmnist.test.images[: module.BATCH])
+    assert first.names[:2] == ["0", "1"]
+
+
+def test_nothing_to_read_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="no image here"):
+        image_batches(tmp_path, GRAY)
+    with pytest.raises(InputError, match="no such file or folder"):
+        image_batches(tmp_path / "none", GRAY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"form": {"channels": 0, "height": 8, "width": 8, "dtype": "uint8"}, "stretch": null}',
+        '{"form": {"channels": 1, "height": 8, "width": 8, "dtype": "object"}, "stretch": null}',
+        '{"form": {"channels": 1, "height": 1000000, "width": 1000000, "dtype": "uint8"}, "stretch": null}',
+        '{"form": {"channels": 2, "height": 8, "width": 8, "dtype": "uint16"}, "stretch": [[0, 1]]}',
+        '{"form": {"channels": 1, "height": 8, "width": 8, "dtype": "uint16"}, "stretch": null}',
+    ],
+)
+def test_a_damaged_preparation_is_refused(text):
+    with pytest.raises(ValueError):
+        Preparation.of_json(text)
+
+
+def test_a_preparation_comes_back():
+    of = Preparation(Form(2, 8, 9, "float32"), ((0.0, 1.5), (-1.0, 3.0)))
+    assert Preparation.of_json(of.as_json()) == of
+    assert Preparation.of_json(GRAY.as_json()) == GRAY
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path, monkeypatch):
+    (tmp_path / "large.png").write_bytes(bytes(2000))
+    (tmp_path / "table.csv").write_text("path\npipe.png\nlarge.png\n")
+    os.mkfifo(tmp_path / "pipe.png")
+    monkeypatch.setattr("fewlabels.data.form.LARGEST_FILE", 1000)
+    (batch,) = image_batches(tmp_path / "table.csv", GRAY)
+    assert batch.wrong == {0: "not a file", 1: "0 MiB, more than 0"}
+    assert [name for images in image_batches(tmp_path, GRAY) for name in images.names] == ["large.png"]
