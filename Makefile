@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_FROM := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint benchmark benchmark-speed clean
+.PHONY: demo test test-all lint benchmark benchmark-speed clean
 
 demo: $(VENV)/.run
 	$(BIN)/fewlabels article --quick --out runs/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check fewlabels benchmarks tests

@@ -26,19 +26,6 @@ from fewlabels.report.article import write_report
 TINY = ArticlePlan(few_labels=200, full_epochs=1, few_epochs=3, head_epochs=2, pretrain_epochs=2, comparison_epochs=1)
 
 
-LONG = ("test_processes.py", "test_on_ray.py", "test_estimator.py", "test_notebook.py", "test_panels.py")
-"""Files that take longest, for how few tests they have."""
-OF_TINY_RUN = ("test_arms.py", "test_run.py", "test_browser.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two workers each takes a file at a time, all that need the tutorial's run at once; the longest begin."""
-    items.sort(key=lambda item: item.path.name not in LONG)
-    for item in items:
-        together = "tiny_run" if item.path.name in OF_TINY_RUN else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
-
-
 @pytest.fixture(scope="session")
 def fmnist() -> Splits:
     """The real data; fetched into the cache the first time."""

@@ -45,6 +45,7 @@ MORE = (
 """Checks of scikit-learn that hold its own estimators alone to account."""
 
 
+@pytest.mark.slow
 @parametrize_with_checks([TINY], expected_failed_checks=lambda estimator: NOT_FOR_US)
 def test_scikit_learns_checks(estimator, check, monkeypatch):
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # else one is skipped

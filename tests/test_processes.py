@@ -68,7 +68,8 @@ def test_resume_exact(images: Path, tmp_path: Path):
 
 
 # In single precision their steps blow up the last digit of a sum, as they do between 1 and 2 threads.
-DDP = {name: PretrainSettings(name, 1, batch_size=64, precision="64-true") for name in ("simsiam", "simclr")}
+# SimCLR gathers embeddings as well, and its projector has batch norms, as SimSiam's has.
+DDP = {name: PretrainSettings(name, 1, batch_size=64, precision="64-true") for name in ("simclr",)}
 
 
 def two_processes(method: str, images: Path, folder: Path, *more: str | float) -> subprocess.Popen[str]:
@@ -112,7 +113,7 @@ def test_ddp_gives_the_losses_of_one_process(method, few_images: Path, ddp_run, 
 
 def test_ddp_stops_together_and_goes_on(few_images: Path, ddp_run, tmp_path: Path):
     folder = tmp_path / "run"
-    running = two_processes("simsiam", few_images, folder)
+    running = two_processes("simclr", few_images, folder)
     while newest_step(folder) < 2 and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)  # to the first alone; the second hears of it
@@ -121,9 +122,9 @@ def test_ddp_stops_together_and_goes_on(few_images: Path, ddp_run, tmp_path: Pat
     assert err.count("Go on with: fewlabels pretrain ") == 1
     assert "Traceback" not in err
     assert newest_step(folder) == int(err.split("after step ")[1].split()[0])
-    last = two_processes("simsiam", few_images, folder, "--resume")
+    last = two_processes("simclr", few_images, folder, "--resume")
     assert last.wait(120) == 0, last.stderr.read()
-    assert same(*(read_weights(path / "method.safetensors")[0] for path in (folder, ddp_run("simsiam"))))
+    assert same(*(read_weights(path / "method.safetensors")[0] for path in (folder, ddp_run("simclr"))))
 
 
 def test_ddp_a_process_that_fails_alone_is_heard(fmnist, tmp_path: Path):

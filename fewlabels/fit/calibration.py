@@ -94,7 +94,7 @@ def thresholds(confidence: np.ndarray, right: np.ndarray) -> dict[str, float]:
     0.9
     """
     order = np.argsort(-confidence, kind="stable")
-    precise = (np.cumsum(right[order]) + 1) / (np.arange(len(order)) + 2)
+    precise = (np.cumsum(right[order]) + 1) / (np.arange(len(order)) + 3)
     ends = np.append(np.diff(confidence[order]) != 0, True)  # of equals all or none
     found = {}
     for percent in PRECISIONS:
