@@ -32,6 +32,8 @@ benchmark: benchmark-speed
 	$(BIN)/python -m benchmarks.scores
 	$(BIN)/python -m benchmarks.compare
 	$(BIN)/python -m benchmarks.labels
+	$(BIN)/python -m benchmarks.check
+	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.suggest
 	$(BIN)/python -m benchmarks.documents
 

@@ -340,6 +340,67 @@ def suggest_gains() -> dict[int, list[float]]:
     return gains
 
 
+CHECK_WORDS = {
+    "corrupt": "files that cannot be read",
+    "duplicates": "duplicates, some in another format or with another label",
+    "near-duplicates": "near-duplicates",
+    "leaked copies": "copies on both sides of the test",
+    "flipped labels, as many of the first doubts": "exchanged labels, among as many of the first doubts",
+    "flipped labels, all doubts": "exchanged labels, among all doubts",
+    "foreign": "images of no class",
+    "constant": "constant images",
+}
+
+
+def check_table() -> str:
+    """What ``check`` finds of planted faults."""
+    if not measured("check"):
+        return NOT_YET
+    found = grouped(rows("check"), "what")
+    lines = [
+        [f"{found[what,][0]['planted']} {words}", *(_range(found[what,], key) for key in ("found", "besides"))]
+        for what, words in CHECK_WORDS.items()
+    ]
+    return table("planted in each | found | besides", "lrr", lines)
+
+
+def check_untouched() -> str:
+    """How many real images have a near-duplicate of their own, as a sentence."""
+    if not measured("check"):
+        return NOT_YET
+    (row,) = grouped(rows("check"), "what")["untouched",]
+    twins = audited_twins()
+    return (
+        f"Of the first {row['images']:,} training images of Fashion-MNIST, as they are, {row['besides']} are called "
+        f"near-duplicates.{twins}"
+    )
+
+
+def audited_twins() -> str:
+    """Of the test images, as the comparison that was measured has it."""
+    if not measured("compare"):
+        return ""
+    (of_command,) = grouped(rows("compare"), "what")["command",]
+    audit = of_command["audit"]
+    return f" Of the {audit['test']:,} test images {audit['twins']} have one among the training images."
+
+
+def decode_speed() -> str:
+    """How fast image files are decoded, as a sentence."""
+    if not measured("decode"):
+        return NOT_YET
+    row = rows("decode")[-1]
+    return (
+        f"{row['images']:,} PNG files of 28x28 pixels: {row['files_per_second']:,} a second on {machine('decode')}; "
+        f"the next start takes {row['again_seconds']:.1f} s."
+    )
+
+
+def _range(found: list[dict[str, Any]], key: str) -> str:
+    low, high = (limit(row[key] for row in found) for limit in (min, max))
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def suggest_table() -> str:
     """Macro-F1 with labels that were asked for and with random ones."""
     if not measured("suggest"):
@@ -504,6 +565,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "labels worth": labels_worth,
     "labels hard": hard_table,
     "labels foretold": labels_foretold,
+    "check table": check_table,
+    "check untouched": check_untouched,
+    "decode speed": decode_speed,
     "suggest table": suggest_table,
     "suggest worth": suggest_worth,
 }

@@ -110,12 +110,12 @@ def test_requests_that_come_together_are_computed_together(app, model, pictures)
         def wait_for_the_others(module, inputs):
             batches.append(len(inputs[0]))
             deadline = time.monotonic() + 20
-            while len(batches) == 1 and app.state.batcher.queue.qsize() < 11 and time.monotonic() < deadline:
+            while sum(batches) + app.state.batcher.queue.qsize() < len(pictures) and time.monotonic() < deadline:
                 time.sleep(0.01)
 
         with model.register_forward_pre_hook(wait_for_the_others), ThreadPoolExecutor(12) as pool:
             together = list(pool.map(lambda picture: client.post("/predict", files=form(picture)).json(), pictures))
-    assert batches == [1, MOST, 3]
+    assert sum(batches) == len(pictures) and max(batches) <= MOST and len(batches) <= 3
     for one, other in zip(alone, together, strict=True):
         (one,), (other,) = one["predictions"], other["predictions"]
         assert {**other, "probability": pytest.approx(one["probability"], abs=2e-4)} == one

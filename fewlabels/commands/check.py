@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fewlabels.commands.csv_output import csv_rows, harmless
 from fewlabels.commands.options import Data, DataFolder, Out, Size, at_least, command_line
-from fewlabels.commands.predict import csv_rows, harmless
+from fewlabels.data.tables import TABLES
 from fewlabels.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _prefix(fix: Path, data: Path) -> Path:
     folder = data if data.is_dir() else data.parent
     if fix.suffix.lower() != ".csv":
         raise InputError(f"--fix {fix}: not a .csv. Name it like clean.csv.")
-    if not data.is_dir() and data.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+    if not data.is_dir() and data.suffix.lower() not in TABLES:
         raise InputError(f"--fix {fix}: {data} holds no image files that a table could list. Leave out --fix.")
     if fix.exists() and not fix.read_bytes().startswith(",".join(HEAD).encode()):
         raise InputError(f"--fix {fix}: is there and no clean table. Choose another name.")

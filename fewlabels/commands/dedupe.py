@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fewlabels.commands.csv_output import csv_rows, harmless
 from fewlabels.commands.options import Images, Model, OutCsv
-from fewlabels.commands.predict import csv_rows, harmless
 
 if TYPE_CHECKING:
     from fewlabels.data.listing import Listing
@@ -32,7 +32,7 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
 
     classifier = load_classifier(model)
     batches = image_batches(images, preparation_of(classifier, model))
-    listing = listed(images) if images.is_dir() or images.suffix.lower() in (*TABLES, ".parquet") else None
+    listing = listed(images) if images.is_dir() or images.suffix.lower() in TABLES else None
     refuse_without_faiss(len(listing.names) if listing else 0)
     names: list[str] = []
     places: list[int] = []
@@ -50,7 +50,6 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
         seen += len(batch.names)
     small = np.concatenate(pixels)
     groups = duplicates(np.concatenate(vectors), small, digests) if names else []
-    listing = listed(images) if images.is_dir() or images.suffix.lower() in TABLES else None
     with csv_rows(out) as writer:
         writer.writerow(["group", "keep", "duplicate", "kind", "difference", "problem"])
         for number, group in enumerate(groups, 1):

@@ -1,15 +1,11 @@
 """Names for images."""
 
-import csv
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from fewlabels.commands.csv_output import csv_rows, harmless
 from fewlabels.commands.options import Images, Model, OutCsv
 from fewlabels.errors import InputError
 
@@ -66,28 +62,7 @@ def predict(
         console.print(f"{done - unread:,} predictions: {out}", soft_wrap=True)
 
 
-def harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula.
-
-    >>> harmless("=1+1")
-    "'=1+1"
-    """
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
-
-
 def _threshold(classifier: "Classifier", precision: float) -> float | None:
     if not 0.5 <= precision <= 0.99:
         raise InputError(f"--precision {precision:g}: must be in 0.5 to 0.99.")
     return classifier.thresholds.get(f"{precision:.2f}")
-
-
-@contextmanager
-def csv_rows(out: Path | None) -> Iterator[Any]:
-    """A writer of CSV, to the screen or to a file that appears when it is whole."""
-    from fewlabels.files import written_whole
-
-    if out is None:
-        yield csv.writer(sys.stdout, lineterminator="\n")
-        return
-    with written_whole(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        yield csv.writer(file, lineterminator="\n")

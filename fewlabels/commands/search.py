@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fewlabels.commands.csv_output import csv_rows, harmless
 from fewlabels.commands.options import Images, Model, OutCsv, at_least
-from fewlabels.commands.predict import csv_rows, harmless
 from fewlabels.errors import InputError
 
 

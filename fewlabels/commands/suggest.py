@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.console import Console
 
+from fewlabels.commands.csv_output import csv_rows, harmless
 from fewlabels.commands.options import at_least, opened_data
-from fewlabels.commands.predict import csv_rows, harmless
 from fewlabels.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fewlabels.data.decode import MOST_CHANNELS
-from fewlabels.data.decoded import STRETCHED, STRETCHED_BY
-from fewlabels.data.form import Form, Preparation, stretched
+from fewlabels.data.form import STRETCHED_BY, Form, Preparation, stretch_of, stretched
 from fewlabels.data.listing import Listing, listing_of
 from fewlabels.data.source import UNLABELLED, evenly_spaced
 from fewlabels.errors import InputError
@@ -63,8 +62,7 @@ def in_eight_bits(whole: np.ndarray) -> tuple[np.ndarray, Preparation]:
     _, channels, height, width = whole.shape
     if whole.dtype == np.uint8:
         return whole, Preparation(Form(channels, height, width, "uint8"))
-    some = whole[evenly_spaced(whole, STRETCHED_BY)].astype(np.float32)
-    stretch = tuple((float(low), float(high)) for low, high in np.percentile(some, STRETCHED, axis=(0, 2, 3)).T)
+    stretch = stretch_of(whole[evenly_spaced(whole, STRETCHED_BY)].astype(np.float32))
     dtype = "uint16" if whole.dtype == np.uint16 else "float32"
     return stretched(whole, stretch), Preparation(Form(channels, height, width, dtype), stretch)
 

@@ -14,7 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewlabels.data.form import Failed, Form, Preparation, Stretch, form_of, stretched, write_formed
+from fewlabels.data.form import (
+    STRETCHED_BY,
+    Failed,
+    Form,
+    Preparation,
+    Stretch,
+    form_of,
+    stretch_of,
+    stretched,
+    write_formed,
+)
 from fewlabels.data.listing import Listing
 from fewlabels.data.source import ArraySource, digest, evenly_spaced
 from fewlabels.errors import InputError
@@ -25,10 +35,6 @@ LOOKED_AT = 256
 """Images that tell what the others are like."""
 CHUNK = 500
 """Images that a process decodes at a time; what is whole is not decoded again."""
-STRETCHED = (0.1, 99.9)
-"""Percentiles that 16-bit and float pixels are stretched between."""
-STRETCHED_BY = 2000
-"""Images that these are taken of."""
 WORKERS_FROM = 2000
 """Images from which several processes are worth their start."""
 
@@ -117,8 +123,7 @@ def _usable(place: Path, form: Form, rows: np.ndarray) -> tuple[np.ndarray, Stre
 def _stretch(place: Path, stored: np.ndarray, rows: np.ndarray) -> Stretch:
     file = place / "stretch.json"
     if not file.is_file():
-        some = stored[rows[evenly_spaced(rows, STRETCHED_BY)]]
-        write_json(file, np.percentile(some, STRETCHED, axis=(0, 2, 3)).T.tolist())
+        write_json(file, stretch_of(stored[rows[evenly_spaced(rows, STRETCHED_BY)]]))
     return tuple((low, high) for low, high in json.loads(file.read_text()))
 
 

@@ -25,6 +25,11 @@ Failed = dict[str, str]
 Stretch = tuple[tuple[float, float], ...]
 """For each channel, what becomes 0 and what becomes 255."""
 
+STRETCHED = (0.1, 99.9)
+"""Percentiles that 16-bit and float pixels are stretched between."""
+STRETCHED_BY = 2000
+"""Images that these are taken of, at most."""
+
 PRECISIONS = ("float32", "uint16", "uint8")
 """The most precise first."""
 
@@ -101,6 +106,12 @@ class Preparation:
         return cls(form, stretch or None)
 
 
+def stretch_of(images: np.ndarray) -> Stretch:
+    """What suits these pixels [N, C, H, W]."""
+    ends = np.percentile(images, STRETCHED, axis=(0, 2, 3)).T.tolist()
+    return tuple((low, high) for low, high in ends)
+
+
 def stretched(images: np.ndarray, stretch: Stretch) -> np.ndarray:
     """Pixels [..., C, H, W] as uint8, each channel from its low end to its high end.
 
@@ -129,6 +140,18 @@ def content_of(item: str | bytes) -> bytes:
         raise InputError(f"{about.st_size / 2**20:,.0f} MiB, more than {LARGEST_FILE / 2**20:.0f}")
     with open(item, "rb") as file:
         return file.read(LARGEST_FILE)
+
+
+def image_of(item: str | bytes) -> np.ndarray:
+    """The pixels of an image's file, as :func:`~fewlabels.data.decode.decoded` gives them.
+
+    Raises:
+        InputError: saying what is wrong with it, without a name.
+    """
+    try:
+        return decoded(content_of(item))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from None
 
 
 def form_of(items: Sequence[str | bytes], side: int | None) -> Form:
@@ -219,11 +242,9 @@ def write_formed(file: Path, form: Form, start: int, items: Sequence[str | bytes
         out.seek(start * form.bytes)
         for place, item in enumerate(items):
             try:
-                image = formed(decoded(content_of(item)), form)
+                image = formed(image_of(item), form)
             except InputError as error:
                 failed[str(place)] = str(error)
-            except OSError as error:
-                failed[str(place)] = f"cannot be read ({error.strerror})"
             else:
                 out.write(image.tobytes())
                 continue

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fewlabels.data.form import Preparation, content_of
+from fewlabels.data.form import Preparation, image_of
 from fewlabels.data.idx import read_idx
 from fewlabels.data.listing import SUFFIXES, Listing, listed
 from fewlabels.data.source import ArraySource
@@ -62,11 +62,9 @@ def _of_items(names: list[str], items: list[str | bytes], preparation: Preparati
         pixels, read, wrong = [], [], {}
         for place, item in enumerate(items[start : start + BATCH]):
             try:
-                pixels.append(preparation(content_of(item)))
+                pixels.append(preparation.of_array(image_of(item)))
             except InputError as error:
                 wrong[place] = str(error)
-            except OSError as error:
-                wrong[place] = f"cannot be read ({error.strerror})"
             else:
                 read.append(place)
         yield Images(names[start : start + BATCH], _stacked(pixels, preparation), read, wrong)

@@ -18,7 +18,7 @@ LEARNED_FROM = 6000
 CANDIDATES = 5
 APART = 0.06
 """Root mean square of the difference, of blurred pixels brought to mean 0 and variance 1, up to which images are twins:
-at it all but a few of 100 copies are found, and of 5,000 real images 6 have a twin (docs/your-images.md)."""
+at it nearly all copies are found, and few real images have a twin (docs/your-images.md)."""
 BRIGHTER, STRONGER = 0.15, 1.4
 """What twins may differ by: in mean brightness, of 1, and how many times in contrast."""
 LEAST_SHIFTED = 8

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from fewlabels.files import write_bytes
 from fewlabels.report import figures
+from fewlabels.report.page import templates
 
 PLOT_OPTIONS = {"responsive": True, "displaylogo": False}
 
@@ -29,13 +29,18 @@ def write_report(result: dict[str, Any], folder: Path) -> Path:
     write_bytes(folder / "simclr_against_simsiam.md", _markdown(result["methods_table"]).encode())
     umap = figures.umap_scatter(result["umap"]["points"], result["umap"]["labels"], result["class_names"])
     write_bytes(folder / "umap.html", _page(result["umap"]["title"], umap).encode())
-    environment = Environment(loader=PackageLoader("fewlabels", "report"), autoescape=True, undefined=StrictUndefined)
-    html = environment.get_template("article.html.j2").render(
-        result=result,
-        pictures={name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in pictures.items()},
-        plotly_js=Markup(get_plotlyjs()),
-        loss_plots=[_div(figure, f"loss-{i}") for i, figure in enumerate(figures.loss_curves(result["curves"]))],
-        umap_plot=_div(umap, "umap"),
+    html = (
+        templates(autoescape=True)
+        .get_template("article.html.j2")
+        .render(
+            result=result,
+            pictures={
+                name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in pictures.items()
+            },
+            plotly_js=Markup(get_plotlyjs()),
+            loss_plots=[_div(figure, f"loss-{i}") for i, figure in enumerate(figures.loss_curves(result["curves"]))],
+            umap_plot=_div(umap, "umap"),
+        )
     )
     report = folder / "report.html"
     write_bytes(report, html.encode())

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fewlabels.files import write_bytes
+from fewlabels.report.page import templates
 
 NAME = "MODEL_CARD.md"
 SHOWN = 50
@@ -35,14 +35,7 @@ def write_card(folder: Path) -> Path:
         InputError: if the folder cannot be written.
     """
     result = json.loads((folder / "result.json").read_text())
-    environment = Environment(
-        loader=PackageLoader("fewlabels", "report"),
-        finalize=plain,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(finalize=plain, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters.update(count="{:,}".format, figure="{:.3f}".format)
     text = environment.get_template("card.md.j2").render(
         **result,

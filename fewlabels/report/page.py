@@ -14,6 +14,11 @@ from markupsafe import Markup
 from fewlabels.errors import InputError
 
 
+def templates(**options: Any) -> Environment:
+    """The templates of this package; what one names and is not given is an error. ``options`` are jinja2's."""
+    return Environment(loader=PackageLoader("fewlabels", "report"), undefined=StrictUndefined, **options)
+
+
 def page(template: str, context: dict[str, Any], styles: Sequence[str], scripts: Sequence[str] = ()) -> bytes:
     """The page, as UTF-8; its templates hash ``style`` and ``script`` for a content security policy.
 
@@ -23,13 +28,7 @@ def page(template: str, context: dict[str, Any], styles: Sequence[str], scripts:
         styles: names of files of this package, one after the other in ``style``.
         scripts: as styles, in ``script``.
     """
-    environment = Environment(
-        loader=PackageLoader("fewlabels", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(count="{:,}".format, hash=_hash)
     style, script = (Markup("\n").join(map(_content, names)) for names in (styles, scripts))
     text = environment.get_template(template).render(**context, style=style, script=script)

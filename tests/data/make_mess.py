@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -220,7 +221,7 @@ def _as_image(pixels: np.ndarray) -> Image.Image:
 # Ways to save [H, W] of 8 bits: suffix, function, and whether the pixels come back as they were.
 
 
-def _plainly(**options: object) -> Callable[[np.ndarray, Path], None]:
+def _plainly(**options: Any) -> Callable[[np.ndarray, Path], None]:
     return lambda pixels, file: _as_image(pixels).save(file, **options)
 
 
@@ -275,7 +276,7 @@ SAVERS = (
     (".JPG", _print_colours, False), (".jpeg", _on_its_side, False), _AS_PNG, (".png", _tinted, False),
     (".png", _of_size(56, 56), False), (".jpg", _of_size(40, 28), False),
 )  # fmt: skip
-LOSSLESS = (
+LOSSLESS: tuple[tuple[str, dict[str, Any]], ...] = (
     (".bmp", {}), (".tif", {"compression": "tiff_lzw"}), (".webp", {"lossless": True}), (".gif", {}),
     (".png", {"compress_level": 0}),
 )  # fmt: skip
