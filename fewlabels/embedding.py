@@ -52,7 +52,7 @@ def embedded(model: Classifier, path: Path, preparation: Preparation) -> Embedde
 
     Args:
         model: whose backbone.
-        path: an image, a folder, a table or an IDX file.
+        path: an image, a folder, a table or arrays.
         preparation: the model's.
 
     Raises:

@@ -304,7 +304,7 @@ def test_names_that_are_no_text(fmnist, tmp_path, run_cli):
     [
         ("{folder}/below/clean.csv", "does not lie in"),
         ("{folder}/../elsewhere/clean.csv", "does not lie in"),
-        ("{folder}/clean.txt", "not a .csv"),
+        ("{folder}/clean.txt", "Let its name end in .csv"),
         ("{folder}/mine.csv", "is there and no clean table"),
     ],
 )

@@ -153,7 +153,7 @@ def test_labels_that_are_there_are_not_overwritten(run_cli, photos):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("{photos} -o {photos}/train/t.csv", "a table lies above its images. Put it into"),
+        ("{photos} -o {photos}/train/t.csv", "or above it, as a table's paths need. Write"),
         ("{photos} -o {photos}/t.txt", "Let its name end in .csv"),
         ("{photos}/test -o {photos}/t.csv", "every image has a label or is for the test"),
         ("{photos} {photos} {photos} -o {photos}/t.csv", "one path too many"),

@@ -1,7 +1,7 @@
 """What is wrong with these images, and a clean table of them."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fewlabels.commands.csv_output import csv_rows, harmless
+from fewlabels.commands.csv_output import csv_rows, harmless, path_cell, printable, way_to_images
 from fewlabels.commands.options import Data, DataFolder, Out, Size, at_least, command_line
 from fewlabels.data.tables import TABLES
 from fewlabels.errors import InputError
@@ -59,7 +59,7 @@ def check(
     report = write_check_report(out)
     _say(console, result, found)
     if fix is not None and prefix is not None:
-        rows = [_cells(prefix, *row) for row in clean_rows(looked, found)]
+        rows = [[path_cell(prefix / name), *map(harmless, of)] for name, *of in clean_rows(looked, found)]
         with csv_rows(fix) as writer:
             writer.writerow(HEAD)
             writer.writerows(rows)
@@ -68,52 +68,19 @@ def check(
     console.print(f"Report: {report}", soft_wrap=True)
 
 
-def _prefix(fix: Path, data: Path) -> Path:
+def _prefix(fix: Path, data: Path) -> PurePosixPath:
     """What leads from the clean table's folder to that of the images.
 
     Raises:
         InputError: if there is no such way, or something else stands there.
     """
     folder = data if data.is_dir() else data.parent
-    if fix.suffix.lower() != ".csv":
-        raise InputError(f"--fix {fix}: not a .csv. Name it like clean.csv.")
     if not data.is_dir() and data.suffix.lower() not in TABLES:
         raise InputError(f"--fix {fix}: {data} holds no image files that a table could list. Leave out --fix.")
+    way = way_to_images(fix, "--fix", folder)
     if fix.exists() and not fix.read_bytes().startswith(",".join(HEAD).encode()):
         raise InputError(f"--fix {fix}: is there and no clean table. Choose another name.")
-    try:
-        return folder.resolve().relative_to(fix.resolve().parent)
-    except ValueError:
-        raise InputError(
-            f"--fix {fix}: does not lie in {folder} or above it, as a table's paths need. Write {folder / fix.name}."
-        ) from None
-
-
-def _cells(prefix: Path, name: str, *others: str) -> list[str]:
-    """A row of the clean table: no cell is a formula, and a path is still a path.
-
-    Raises:
-        InputError: if a name cannot stand there.
-    """
-    path = (prefix / name).as_posix()
-    cells = [path if path[:1].isalnum() else f"./{path}", *map(harmless, others)]
-    try:
-        "".join(cells).encode()
-    except UnicodeEncodeError:
-        pass
-    else:
-        if "\\" not in path:
-            return cells
-    raise InputError(f"{_printable(path)}: a name that no table can hold. Rename it, or leave out --fix.")
-
-
-def _printable(text: str) -> str:
-    r"""Without what would move the cursor or colour the screen.
-
-    >>> print(_printable("a\nb"))
-    a\nb
-    """
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return way
 
 
 def _say(console: Console, result: dict[str, Any], found: Sequence["Finding"]) -> None:
@@ -131,7 +98,7 @@ def _say(console: Console, result: dict[str, Any], found: Sequence["Finding"]) -
     for kind, number in result["found"].items():
         first = next(finding for finding in found if finding.kind == kind)
         names = [name for name in (first.image, first.other) if name] or [first.label]
-        table.add_row(kind, f"{number:,}", Text(_printable(f"{' and '.join(names)}: {first.why}")))
+        table.add_row(kind, f"{number:,}", Text(printable(f"{' and '.join(names)}: {first.why}")))
     console.print(table)
 
 

@@ -4,19 +4,68 @@ import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fewlabels.errors import InputError
 from fewlabels.files import written_whole
 
 
 def harmless(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula.
 
-    >>> harmless("=1+1")
-    "'=1+1"
+    >>> harmless("=1+1"), harmless("-1")
+    ("'=1+1", '-1')
     """
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    if cell[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell  # a number may be the name of a class
+
+
+def path_cell(path: PurePosixPath) -> str:
+    """One that no spreadsheet takes for a formula, and that names the same file.
+
+    Raises:
+        InputError: if no table can hold it.
+    """
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        if "\\" not in text:
+            return text if text[0].isalnum() else f"./{text}"
+    raise InputError(f"{printable(text)}: a name that no table can hold. Rename it.")
+
+
+def printable(text: str) -> str:
+    r"""Without what would move the cursor or colour the screen.
+
+    >>> print(printable("a\nb"))
+    a\nb
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def way_to_images(out: Path, option: str, images: Path) -> PurePosixPath:
+    """From the folder of a table to come to that of its images.
+
+    Raises:
+        InputError: if no table of these images can be there.
+    """
+    if out.suffix.lower() != ".csv":
+        raise InputError(f"{option} {out}: no table. Let its name end in .csv.")
+    try:
+        return PurePosixPath(images.resolve().relative_to(out.resolve().parent).as_posix())
+    except ValueError:
+        raise InputError(
+            f"{option} {out}: does not lie in {images} or above it, as a table's paths need. Write {images / out.name}."
+        ) from None
 
 
 @contextmanager

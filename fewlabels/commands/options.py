@@ -23,7 +23,7 @@ INTERRUPTED = 130
 Data = Annotated[
     str,
     typer.Argument(
-        help="fashion-mnist; a folder of images; a table of them (.csv, .tsv, .parquet); arrays (.npz, .h5).",
+        help="fashion-mnist; a folder of images; a table of them (.csv, .tsv, .parquet); arrays (.npz, .npy, .h5).",
         metavar="DATA",
     ),
 ]
@@ -47,7 +47,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", metavar="NA
 Model = Annotated[Path, typer.Argument(help="A model.safetensors written by fit.", metavar="MODEL")]
 Images = Annotated[
     Path,
-    typer.Argument(help="An image, a folder of images, a table of them, or an IDX file.", metavar="IMAGES"),
+    typer.Argument(
+        help="An image, a folder of images, a table of them, or arrays (.npy, .npz, .h5, IDX).", metavar="IMAGES"
+    ),
 ]
 OutCsv = Annotated[Path | None, typer.Option("--out", "-o", help="CSV file; without it, the screen.", metavar="FILE")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.console import Console
 
-from fewlabels.commands.csv_output import csv_rows, harmless
+from fewlabels.commands.csv_output import csv_rows, harmless, path_cell, way_to_images
 from fewlabels.commands.options import at_least, opened_data
 from fewlabels.errors import InputError
 
@@ -96,7 +96,7 @@ def suggest(
             guess, probability = names[order[0]], f"{likely[order[0]]:.4f}"
             if not first and len(order) > 1:
                 why = f"{guess} or {names[order[1]]}? {why}"
-        cells[int(found.rows[place])] = [harmless(guess), probability, harmless(why)]
+        cells[int(found.rows[place])] = [guess, probability, why]
     _write(out, folder, listing, cells, found.problems)
     if found.problems:
         console.print(f"{len(found.problems):,} files could not be read: see the column why.", highlight=False)
@@ -155,14 +155,10 @@ def _folder_in_table(out: Path, listing: "Listing", data: Path) -> PurePosixPath
     """
     if listing.contents is not None:
         raise InputError(f"{data}: holds the images itself. Pass a folder of images, or a table of their paths.")
-    if out.suffix.lower() != ".csv":
-        raise InputError(f"--out {out}: no table. Let its name end in .csv.")
+    way = way_to_images(out, "--out", listing.root)
     if out.exists():
         raise InputError(f"--out {out}: is there, and may hold labels. Choose another name.")
-    root, place = listing.root.resolve(), out.parent.resolve()
-    if not root.is_relative_to(place):
-        raise InputError(f"--out {out}: a table lies above its images. Put it into {listing.root}.")
-    return PurePosixPath(root.relative_to(place).as_posix())
+    return way
 
 
 def _write(
@@ -174,21 +170,6 @@ def _write(
         writer.writerow(["path", "label", "guess", "probability", "why", *more])
         for row in [*chosen, *(row for row in range(len(listing.names)) if row not in chosen)]:
             label = listing.class_names[listing.labels[row]] if listing.labels[row] >= 0 else ""
-            said = chosen.get(row, ["", "", harmless(problems.get(row, ""))])
-            path = _path(folder / listing.names[row])
-            writer.writerow([path, _name(label), *said, *(_name(of[row]) for of in more.values())])
-
-
-def _path(path: PurePosixPath) -> str:
-    """One that no spreadsheet takes for a formula, and that names the same file."""
-    text = str(path)
-    return text if harmless(text.strip()) == text else f"./{text}"
-
-
-def _name(name: str) -> str:
-    """Of a class or group, harmless; numbers stay, since -1 is no formula but may be a class."""
-    try:
-        float(name)
-    except ValueError:
-        return harmless(name)
-    return name
+            said = chosen.get(row, ["", "", problems.get(row, "")])
+            cells = [label, *said, *(of[row] for of in more.values())]
+            writer.writerow([path_cell(folder / listing.names[row]), *map(harmless, cells)])

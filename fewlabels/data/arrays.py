@@ -1,4 +1,4 @@
-"""Images and labels in one file of arrays: NumPy's .npz, HDF5."""
+"""Images and labels in one file of arrays: NumPy's .npz and .npy, HDF5."""
 
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from fewlabels.data.listing import Listing, listing_of
 from fewlabels.data.source import UNLABELLED, evenly_spaced
 from fewlabels.errors import InputError
 
-ARRAYS = (".npz", ".h5", ".hdf5")
+ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
 LARGEST = 64 * 2**30
 """Bytes of all arrays of a .npz file, unpacked."""
 NAMES = {
@@ -24,12 +24,19 @@ NAMES = {
 
 
 def arrays_listed(file: Path) -> tuple[np.ndarray, Listing, Preparation]:
-    """uint8 [N, C, H, W], a listing of their rows, and what was done with the pixels.
+    """uint8 [N, C, H, W], a listing of their rows, and what was done with the pixels: as :func:`arrays_read`."""
+    whole, listing = arrays_read(file)
+    eight_bits, preparation = in_eight_bits(whole)
+    return eight_bits, listing, preparation
+
+
+def arrays_read(file: Path) -> tuple[np.ndarray, Listing]:
+    """Numbers [N, C, H, W] as they are, and a listing of their rows.
 
     Args:
-        file: with ``images`` [N, H, W], [N, C, H, W] or [N, H, W, C] of any number type and, if there are, ``labels``
-            [N] (integers, -1 for none, or text), ``class_names`` and ``groups``; or with such arrays for training and
-            test, called as MedMNIST or Keras call them.
+        file: a .npy file of images; or with ``images`` [N, H, W], [N, C, H, W] or [N, H, W, C] of any number type and,
+            if there are, ``labels`` [N] (integers, -1 for none, or text), ``class_names`` and ``groups``; or with such
+            arrays for training and test, called as MedMNIST or Keras call them.
 
     Raises:
         InputError: if an array is missing or does not fit.
@@ -52,9 +59,7 @@ def arrays_listed(file: Path) -> tuple[np.ndarray, Listing, Preparation]:
     if len(groups) != len(whole):
         raise InputError(f"{file}: {len(whole)} images but {len(groups)} groups. Give every image one.")
     names = [f"row {row}" for row in range(len(whole))]
-    listing = listing_of(file, names, _named(labels, arrays.get("class_names"), file), splits, groups)
-    eight_bits, preparation = in_eight_bits(whole)
-    return eight_bits, listing, preparation
+    return whole, listing_of(file, names, _named(labels, arrays.get("class_names"), file), splits, groups)
 
 
 def in_eight_bits(whole: np.ndarray) -> tuple[np.ndarray, Preparation]:
@@ -68,9 +73,12 @@ def in_eight_bits(whole: np.ndarray) -> tuple[np.ndarray, Preparation]:
 
 
 def _read(file: Path) -> Mapping[str, np.ndarray]:
-    if file.suffix.lower() != ".npz":
+    suffix = file.suffix.lower()
+    if suffix in (".h5", ".hdf5"):
         return _read_hdf5(file)
     try:
+        if suffix == ".npy":
+            return {"images": np.load(file, allow_pickle=False)}
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
         if unpacked > LARGEST:
@@ -82,7 +90,8 @@ def _read(file: Path) -> Mapping[str, np.ndarray]:
     except MemoryError:
         raise InputError(f"{file}: more than fits into memory. Save it as image files and a table.") from None
     except Exception:  # numpy parses headers as Python, and fails in as many ways
-        raise InputError(f"{file}: not a whole .npz file of numbers. Write it with numpy.savez.") from None
+        writer = "numpy.savez" if suffix == ".npz" else "numpy.save"
+        raise InputError(f"{file}: not a whole {suffix} file of numbers. Write it with {writer}.") from None
 
 
 def _read_hdf5(file: Path) -> Mapping[str, np.ndarray]:

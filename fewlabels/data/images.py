@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fewlabels.data.arrays import ARRAYS, arrays_read
 from fewlabels.data.form import Preparation, image_of
 from fewlabels.data.idx import read_idx
 from fewlabels.data.listing import SUFFIXES, Listing, listed
@@ -37,7 +38,7 @@ def image_batches(path: Path, preparation: Preparation) -> Iterator[Images]:
     """All images, treated as those were that the model has learned from.
 
     Args:
-        path: an IDX file (gzipped or not), an image file, a folder of images, or a table of them.
+        path: an image file, a folder of images, a table of them, a file of arrays, or an IDX file (gzipped or not).
         preparation: the model's.
 
     Raises:
@@ -49,8 +50,18 @@ def image_batches(path: Path, preparation: Preparation) -> Iterator[Images]:
         listing = listed(path)
         return _of_items(listing.names, _items(listing), preparation)
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder. Pass an image, a folder of images, a table or an IDX file.")
-    return _of_array(read_idx(path, ndim=3), preparation)
+        raise InputError(f"{path}: no such file or folder. Pass an image, a folder, a table or arrays.")
+    if path.suffix.lower() in ARRAYS:
+        images, listing = arrays_read(path)
+        names = listing.names
+    else:
+        images = read_idx(path, ndim=3)[:, None]
+        names = [str(row) for row in range(len(images))]
+    try:
+        preparation.of_array(images[0])  # as all of them are
+    except InputError as error:
+        raise InputError(f"{path}: {error}. Save them as those were that the model has learned from.") from None
+    return _of_array(images, names, preparation)
 
 
 def _items(listing: Listing) -> list[str | bytes]:
@@ -70,11 +81,11 @@ def _of_items(names: list[str], items: list[str | bytes], preparation: Preparati
         yield Images(names[start : start + BATCH], _stacked(pixels, preparation), read, wrong)
 
 
-def _of_array(images: np.ndarray, preparation: Preparation) -> Iterator[Images]:
+def _of_array(images: np.ndarray, names: list[str], preparation: Preparation) -> Iterator[Images]:
     for start in range(0, len(images), BATCH):
-        pixels = [preparation.of_array(image[None]) for image in images[start : start + BATCH]]
-        names = [str(start + place) for place in range(len(pixels))]
-        yield Images(names, _stacked(pixels, preparation), list(range(len(pixels))), {})
+        pixels = [preparation.of_array(image) for image in images[start : start + BATCH]]
+        some = names[start : start + BATCH]
+        yield Images(some, _stacked(pixels, preparation), list(range(len(some))), {})
 
 
 def _stacked(pixels: list[np.ndarray], preparation: Preparation) -> torch.Tensor:

@@ -258,6 +258,7 @@ class Student(NetworkArm):
     batch_size: int = 512
 
     name = "student"
+    test_views = False  # it has learned from so many images that they add nothing
 
     def loop(self, pool: Pool, part: str) -> Loop:
         rows = np.concatenate([self.rows, pool.labelled])

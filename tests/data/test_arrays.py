@@ -83,7 +83,14 @@ def test_nothing_is_unpickled(tmp_path: Path):
         arrays_listed(tmp_path / "pickled.npz")
 
 
-@pytest.mark.parametrize("name", ["torn.npz", "torn.h5"])
+def test_images_alone_have_no_labels(fmnist, tmp_path: Path):
+    np.save(tmp_path / "alone.npy", fmnist.train.images[:5, 0])
+    images, listing, _ = arrays_listed(tmp_path / "alone.npy")
+    assert np.array_equal(images, fmnist.train.images[:5])
+    assert listing.labels.tolist() == [-1] * 5
+
+
+@pytest.mark.parametrize("name", ["torn.npz", "torn.npy", "torn.h5"])
 def test_a_torn_file_is_refused(tmp_path: Path, name):
     if name.endswith("h5"):
         pytest.importorskip("h5py")

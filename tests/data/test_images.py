@@ -42,6 +42,31 @@ def test_an_idx_file_is_read(fmnist):
     assert first.names[:2] == ["0", "1"]
 
 
+@pytest.mark.parametrize("name", ["some.npy", "some.npz"])
+def test_arrays_are_read(fmnist, tmp_path: Path, name, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 4)
+    some = fmnist.test.images[:6]
+    if name.endswith("npy"):
+        np.save(tmp_path / name, some[:, 0])
+    else:
+        np.savez(tmp_path / name, images=some, labels=np.arange(6))
+    batches = list(image_batches(tmp_path / name, GRAY))
+    assert np.array_equal(np.concatenate([batch.pixels.numpy() for batch in batches]), some)
+    assert [batch.names for batch in batches] == [["row 0", "row 1", "row 2", "row 3"], ["row 4", "row 5"]]
+
+
+def test_arrays_are_stretched_as_the_models_were(fmnist, tmp_path: Path):
+    np.save(tmp_path / "precise.npy", fmnist.train.images[:2].astype(np.float64) / 255 - 1)
+    (batch,) = image_batches(tmp_path / "precise.npy", Preparation(Form(1, 28, 28, "float32"), ((-1.0, 0.0),)))
+    assert np.array_equal(batch.pixels.numpy(), fmnist.train.images[:2])
+
+
+def test_arrays_unlike_the_models_are_refused(tmp_path: Path):
+    np.save(tmp_path / "five.npy", np.zeros((2, 5, 28, 28), np.uint8))
+    with pytest.raises(InputError, match=r"five\.npy: 5 channels, the others have 1\. Save them"):
+        image_batches(tmp_path / "five.npy", GRAY)
+
+
 def test_nothing_to_read_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="no image here"):
         image_batches(tmp_path, GRAY)
