@@ -368,21 +368,12 @@ def check_untouched() -> str:
     """How many real images have a near-duplicate of their own, as a sentence."""
     if not measured("check"):
         return NOT_YET
-    (row,) = grouped(rows("check"), "what")["untouched",]
-    twins = audited_twins()
+    found = grouped(rows("check"), "what")
+    (some,), (test,) = found["untouched",], found["test",]
     return (
-        f"Of the first {row['images']:,} training images of Fashion-MNIST, as they are, {row['besides']} are called "
-        f"near-duplicates.{twins}"
+        f"Of the first {some['images']:,} training images of Fashion-MNIST, as they are, {some['besides']} are called "
+        f"near-duplicates; of the {test['images']:,} test images {test['besides']}, of a training image."
     )
-
-
-def audited_twins() -> str:
-    """Of the test images, as the comparison that was measured has it."""
-    if not measured("compare"):
-        return ""
-    (of_command,) = grouped(rows("compare"), "what")["command",]
-    audit = of_command["audit"]
-    return f" Of the {audit['test']:,} test images {audit['twins']} have one among the training images."
 
 
 def decode_speed() -> str:
