@@ -1,7 +1,7 @@
 """How many of the faults planted into folders of real images ``fewlabels check`` finds, and what else it names.
 
-Five folders, as :mod:`tests.data.make_mess` makes them; then 5,000 training images and
-the test images as they are.
+Five folders, as :mod:`tests.data.make_mess` makes them; then 5,000 training images and the test images
+as they are.
 """
 
 import tempfile
@@ -61,12 +61,11 @@ def main() -> None:
             seconds = round(time.perf_counter() - began, 1)
         file.replace([{**row, "seed": seed, "images": len(planted.labels), "seconds": seconds} for row in rows])
     some, test = train.first_k(UNTOUCHED), fashion_mnist().test
-    untouched = {"untouched": (some, lambda: twins_within(some)), "test": (test, lambda: twins(test, train))}
-    for what, (source, searched) in untouched.items():
+    for what, source in (("untouched", some), ("test", test)):
         if file.has(what=what, seed=0):
             continue
         began = time.perf_counter()
-        alike = int(np.count_nonzero(searched() >= 0))
+        alike = int(np.count_nonzero((twins_within(source) if what == "untouched" else twins(source, train)) >= 0))
         seconds = round(time.perf_counter() - began, 1)
         row = {"what": what, "planted": 0, "found": 0, "besides": alike, "images": len(source)}
         file.replace([{**row, "seed": 0, "seconds": seconds}])
