@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fewlabels.data.dataset import decoded_folder
 from fewlabels.data.fashion_mnist import FILES
 from fewlabels.engine.checkpoints import newest_checkpoint
 from fewlabels.models.backbones import ArticleBackbone
@@ -193,11 +194,14 @@ def test_ctrl_c_saves_a_pretraining_and_says_how_to_go_on(fmnist, tmp_path: Path
 
 
 def test_doctor_says_where_the_data_is(run_cli, fmnist):
+    (decoded_folder() / "some").mkdir(parents=True)
+    (decoded_folder() / "some" / "images.bin").write_bytes(bytes(3 * 2**20))
     ran = run_cli("doctor")
     assert ran.code == 0
     assert torch.__version__.partition("+")[0] in ran.out
     assert "threads" in ran.out
     assert str(fmnist.folder) in ran.out.replace("\n", "")
+    assert "3 MiB" in ran.out
 
 
 # Bad input: what is spoiled, the command, and words that the one line must hold.
@@ -345,7 +349,7 @@ BAD = [
     ("a folder without images", empty_folder, "fit {folder}/empty", "empty: no image here (looked for .bmp"),
     ("a link that leads out", link_out, "OWN photos", "link.png: a link that leads out of"),
     ("a link to a folder", link_to_folder, "OWN photos", "loop: a link to a folder"),
-    ("nothing labelled", unlabelled, "OWN photos", "labels 0: "),
+    ("nothing labelled", unlabelled, "OWN photos", "photos: no image has a label"),
     ("one class", one_class, "OWN photos", "1 class with labels: 2 are needed"),
     ("nothing readable", all_torn, "OWN photos", "6.png: not an image; nor can another"),
     ("neither folder nor table", a_file, "fit {folder}/file", "file: neither a folder nor a table"),
@@ -372,6 +376,7 @@ BAD = [
     ("a pickle in an npz", arrays(images=np.array([{}], object)), "OWN t.npz", "not a whole .npz file of numbers"),
     ("a size for arrays", arrays(images=GRAY), "OWN t.npz --size 28", "Leave out --size"),
     ("a size of nothing", nothing, "OWN photos --size 2", "--size 2: must be 8 or more"),
+    ("images alone", arrays(images=GRAY), "OWN t.npz", "t.npz: no image has a label. Name some"),
     ("more labels than there are", photos, "OWN photos --labels 7", "Ask for 1 to 6"),
     ("a backbone of another size", photos, "OWN photos --backbone article --size 40", "backbone article takes 28x28"),
     ("a test of nothing", photos, "compare {folder}/photos", "6 labelled images give a test of 0, 10 are needed"),

@@ -15,6 +15,7 @@ def doctor(
     """
     import torch
 
+    from fewlabels.data.dataset import decoded_folder
     from fewlabels.data.fashion_mnist import locate
     from fewlabels.records import machine, versions
 
@@ -29,4 +30,7 @@ def doctor(
     table.add_row("torch threads", str(torch.get_num_threads()))
     table.add_row("devices", ", ".join(devices()))
     table.add_row("fashion-mnist", str(found) if found else "not here yet; the first command that needs it fetches it")
+    cache = decoded_folder()
+    used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 2**20
+    table.add_row("decoded images", f"{cache}: {used:,.0f} MiB; may be deleted, they are decoded again when needed")
     Console().print(table)

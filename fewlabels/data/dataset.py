@@ -107,6 +107,7 @@ def _parted(
     if not len(train_rows):
         raise InputError(f"{listing.root}: every image is for the test. Leave some for training.")
     if share and not any(listing.splits):
+        whole.checked(1)
         _refuse_small(listing.root, len(test_rows), int((labels != UNLABELLED).sum()))
         say(f"Set aside for the test: {len(test_rows):,} of {int((labels != UNLABELLED).sum()):,} labelled images.")
     names = tuple([listing.names[row] for row in rows[part]] for part in (train_rows, test_rows))

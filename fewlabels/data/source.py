@@ -146,6 +146,11 @@ class ArraySource:
             InputError: if not.
         """
         labelled = int((self.labels != UNLABELLED).sum())
+        if not labelled:
+            raise InputError(
+                f"{self.name}: no image has a label. Name some in a table's column label, or sort them into "
+                "subfolders by class; fewlabels suggest says which to label first."
+            )
         if not 1 <= k <= labelled:
             raise InputError(f"labels {k}: {self.name} has {labelled} labelled images. Ask for 1 to {labelled}.")
         return k
