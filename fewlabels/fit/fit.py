@@ -93,7 +93,7 @@ class Fitted(NamedTuple):
     """Calibrated, in evaluation mode, on the CPU."""
     strategy: str
     estimate: Estimate | None
-    """Of the macro-F1 of what the folds gave, which saw fewer labels; None where none could be held out."""
+    """By what the folds gave, which saw fewer labels; None where none could be held out."""
     tried: dict[str, float]
     """Macro-F1 on folds of every way that was tried."""
     said: list[str]
@@ -278,7 +278,8 @@ class Fit:
         network.thresholds = thresholds(said.max(axis=1), said.argmax(axis=1) == tried[best].held_labels)
         confusion = self._confusion(tried[best])
         shares = np.bincount(self.pool.labels, minlength=len(confusion)) / len(self.pool.labels)
-        estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on)
+        learned_from = 1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled)
+        estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on, float(learned_from))
         return Fitted(self._finished(network, scale, shift), best, estimate, scores, self.said, self.pseudo_labels)
 
     def _made(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:

@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from fewlabels.data.source import balanced_indices
 from fewlabels.fit.estimate import confusion_of, expected_macro_f1, macro_f1
+from fewlabels.fit.gradients import gradient_features
+from fewlabels.fit.kernel import kernel_ridge
+from fewlabels.fit.pool import folds
 
 TRUE = np.array([[0.9, 0.1, 0.0], [0.05, 0.85, 0.1], [0.0, 0.3, 0.7]])
 
@@ -34,6 +38,37 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(per_class):
         widths.append(found.high - found.low)
     assert 88 <= inside <= 100
     assert 0.5 < np.mean(widths) / (4 * 0.27 / np.sqrt(3 * per_class) * 1.0) < 2
+
+
+def test_labels_that_the_folds_did_not_see_are_foretold(fmnist):
+    """Kernel ridge on 300 real labels: its folds' two thirds alone make too low an estimate."""
+    some = fmnist.train.first_k(6000)
+    features, classes = gradient_features(some), np.full(10, 0.1)
+    plain, raised, inside = [], [], 0
+    for seed in range(12):
+        rows = balanced_indices(some.labels, 300, seed)
+        labels = some.labels[rows]
+        rest = np.setdiff1d(np.arange(len(some)), rows)
+        said = kernel_ridge(features, rows, labels, 10)[rest].argmax(axis=1)
+        truth = f1_score(some.labels[rest], said, average="macro")
+        confusion = np.zeros((10, 10), int)
+        for held in folds(labels, 3, seed):
+            learned = np.setdiff1d(np.arange(300), held)
+            said = kernel_ridge(features[rows], learned, labels[learned], 10)[held].argmax(axis=1)
+            confusion += confusion_of(labels[held], said, 10)
+        found = expected_macro_f1(confusion, classes, seed, len(rest), 2 / 3)
+        inside += found.low <= truth <= found.high
+        raised.append(found.macro_f1 - truth)
+        plain.append(expected_macro_f1(confusion, classes, seed, len(rest)).macro_f1 - truth)
+    assert np.mean(plain) < -0.01
+    assert abs(np.mean(raised)) < abs(np.mean(plain)) / 1.5
+    assert inside >= 10
+
+
+def test_two_thirds_of_the_labels_make_more_mistakes():
+    labels, predictions = predicted(300, 0)
+    as_seen, with_all = (foretold(labels, predictions, learned_from=share).macro_f1 for share in (1.0, 2 / 3))
+    assert (1 - with_all) / (1 - as_seen) == pytest.approx((2 / 3) ** 0.15)
 
 
 def test_the_chance_of_a_small_test_is_in_the_interval():
