@@ -422,18 +422,25 @@ def refuse_unsuitable(source: ArraySource, settings: FitSettings) -> None:
 
 
 def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> list[str]:
-    """Best first; of equals the one that was tried first, but self-training if it is within a standard error.
+    """Best first; of equals the one that was tried first. The standard error of a difference decides two things.
 
-    On the folds it has a small part of the time that it is given when it is chosen; the others gave there nearly all
-    that they have.
+    - A pretrained backbone counts as no better than fresh weights until it is better by that: few labels are soon
+      fooled, and fresh weights are the baseline that nothing may fall below.
+    - Self-training is taken unless it is worse by more. On the folds it has a small part of the time that it is given
+      when it is chosen; the others gave there nearly all that they have.
     """
-    ordered = sorted(scores, key=lambda name: -scores[name])  # stable
-    if "selftrain" in tried:
-        best, taught = (
-            tried[name].held_logits.argmax(axis=1) == tried[name].held_labels for name in (ordered[0], "selftrain")
-        )
-        if scores["selftrain"] >= scores[ordered[0]] - np.sqrt((best != taught).sum()) / len(best):
-            ordered.sort(key=lambda name: name != "selftrain")
+
+    def error(one: str, other: str) -> float:
+        right, also = (tried[name].held_logits.argmax(axis=1) == tried[name].held_labels for name in (one, other))
+        return float(np.sqrt((right != also).sum()) / len(right))
+
+    counted = dict(scores)
+    for name in ("probe", "finetune"):
+        if name in scores and scores[name] <= scores["supervised"] + error(name, "supervised"):
+            counted[name] = min(scores[name], scores["supervised"])
+    ordered = sorted(counted, key=lambda name: -counted[name])  # stable
+    if "selftrain" in tried and scores["selftrain"] >= scores[ordered[0]] - error("selftrain", ordered[0]):
+        ordered.sort(key=lambda name: name != "selftrain")
     return ordered
 
 

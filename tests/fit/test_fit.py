@@ -299,17 +299,28 @@ def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, t
     assert {name: given[name] for name in expected} == pytest.approx(expected)
 
 
+def hundred(errors: range) -> CrossFitted:
+    """Of 100 held-out images, these are named wrong."""
+    pool = Pool.of(ArraySource(np.zeros((100, 1, 1, 1), np.uint8), np.arange(100) % 2, ("a", "b")))
+    said = pool.labels.copy()
+    said[errors] = 1 - said[errors]
+    return CrossFitted(pool, [np.arange(100)], [np.eye(2)[said]])
+
+
 @pytest.mark.parametrize(("wrong", "first"), [(4, "selftrain"), (24, "committee")])
 def test_self_training_is_preferred_within_a_standard_error(wrong, first):
-    """Of 100 images the committee names 10 wrong that self-training knows, and that errs in some others."""
-    pool = Pool.of(ArraySource(np.zeros((100, 1, 1, 1), np.uint8), np.arange(100) % 2, ("a", "b")))
-
-    def tried(errors: range) -> CrossFitted:
-        said = pool.labels.copy()
-        said[errors] = 1 - said[errors]
-        return CrossFitted(pool, [np.arange(100)], [np.eye(2)[said]])
-
-    fits = {"supervised": tried(range(50)), "committee": tried(range(10)), "selftrain": tried(range(10, 20 + wrong))}
+    """The committee names 10 wrong that self-training knows, and that errs in some others."""
+    errors = {"supervised": range(50), "committee": range(10), "selftrain": range(10, 20 + wrong)}
     scores = {"supervised": 0.5, "committee": 0.9, "selftrain": 0.9 - wrong / 100}
-    assert preferred(scores, fits)[0] == first
+    assert preferred(scores, {name: hundred(of) for name, of in errors.items()})[0] == first
     assert preferred({"supervised": 0.5, "committee": 0.9}, {})[0] == "committee"
+
+
+@pytest.mark.parametrize("name", ["probe", "finetune"])
+@pytest.mark.parametrize(("wrong", "first"), [(15, "supervised"), (10, "pretrained")])
+def test_pretrained_weights_have_to_prove_themselves(name, wrong, first):
+    """Fresh weights name 20 wrong that the others know; those err in some, so that they differ in 35 or in 30."""
+    tried = {"supervised": hundred(range(20)), name: hundred(range(20, 20 + wrong))}
+    scores = {"supervised": 0.8, name: 1 - wrong / 100}
+    assert preferred(scores, tried)[0] == {"supervised": "supervised", "pretrained": name}[first]
+    assert preferred({**scores, "committee": 0.81}, tried)[0] == ("committee" if first == "supervised" else name)
