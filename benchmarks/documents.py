@@ -291,7 +291,10 @@ def labels_worth() -> str:
         return NOT_YET
     said = []
     for labels in sorted(supervised):
-        score, best = max((score, of) for (of, n), score in means.items() if n == labels)
+        scores = [(score, of) for (of, n), score in means.items() if n == labels]
+        if len(scores) < 2:
+            continue  # the others are not measured yet
+        score, best = max(scores)
         needed = labels_needed(supervised, score)
         worth = f"more than {max(supervised):,}" if needed == float("inf") else f"{needed:,.0f}"
         if best == "supervised" or needed <= labels:
