@@ -1,11 +1,12 @@
 """How many of the faults planted into folders of real images ``fewlabels check`` finds, and what else it names.
 
-Five folders, as :mod:`tests.data.make_mess` makes them; then 5,000 training images and the test images
-as they are.
+Five folders, as :mod:`tests.data.make_mess` makes them; then 5,000 training images and the test images as
+they are.
 """
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,14 @@ def main() -> None:
             rows = rows_of(planted, findings(looked_at(str(planted.table))))
             seconds = round(time.perf_counter() - began, 1)
         file.replace([{**row, "seed": seed, "images": len(planted.labels), "seconds": seconds} for row in rows])
-    some, test = train.first_k(UNTOUCHED), fashion_mnist().test
-    for what, source in (("untouched", some), ("test", test)):
+    for what, source, search in (
+        ("untouched", train.first_k(UNTOUCHED), twins_within),
+        ("test", fashion_mnist().test, partial(twins, others=train)),
+    ):
         if file.has(what=what, seed=0):
             continue
         began = time.perf_counter()
-        alike = int(np.count_nonzero((twins_within(source) if what == "untouched" else twins(source, train)) >= 0))
+        alike = int(np.count_nonzero(search(source) >= 0))
         seconds = round(time.perf_counter() - began, 1)
         row = {"what": what, "planted": 0, "found": 0, "besides": alike, "images": len(source)}
         file.replace([{**row, "seed": 0, "seconds": seconds}])

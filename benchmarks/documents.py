@@ -262,7 +262,7 @@ def labels_table() -> str:
         return NOT_YET
     of_arms = grouped(label_rows("main"), "labels", "strategy", "backbone", "minutes")
     lines = []
-    for (labels, strategy, backbone, minutes), seeds in of_arms.items():
+    for (labels, strategy, backbone, minutes), seeds in sorted(of_arms.items(), key=lambda of: (-of[0][0], of[0][3])):
         figures = [mean_and_spread(seeds, name) for name in ("macro_f1", "ece")]
         lines.append([f"{labels:,}", strategy, f"`{backbone}`", str(minutes), *figures, str(len(seeds))])
     head = "labels | strategy | backbone | budget, minutes | macro-F1 | calibration error | seeds"
@@ -609,7 +609,7 @@ def plot_labels(path: Path) -> None:
         axis.fill_between(labels, low, high, color=colour, alpha=0.2)
     axis.set(xscale="log", xlabel="labels", ylabel="macro-F1: mean, range of draws")
     numbers = sorted({labels for _, labels in found})
-    axis.set_xticks(numbers, [f"{labels:,}" for labels in numbers], minor=False)
+    axis.set_xticks(numbers, [f"{labels:,}" for labels in numbers])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)

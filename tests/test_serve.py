@@ -115,7 +115,8 @@ def test_requests_that_come_together_are_computed_together(app, model, pictures)
 
         with model.register_forward_pre_hook(wait_for_the_others), ThreadPoolExecutor(12) as pool:
             together = list(pool.map(lambda picture: client.post("/predict", files=form(picture)).json(), pictures))
-    assert sum(batches) == len(pictures) and max(batches) <= MOST and len(batches) <= 3
+    late = len(pictures) - batches[0]  # some may have come before the first was computed
+    assert batches[1:] == ([MOST, late - MOST] if late > MOST else [late])
     for one, other in zip(alone, together, strict=True):
         (one,), (other,) = one["predictions"], other["predictions"]
         assert {**other, "probability": pytest.approx(one["probability"], abs=2e-4)} == one

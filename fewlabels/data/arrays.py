@@ -54,7 +54,7 @@ def arrays_read(file: Path) -> tuple[np.ndarray, Listing]:
         raise InputError(f"{file}: no array 'images'; found {', '.join(arrays) or 'none'}. Save images and labels.")
     if len({(part.shape[1:], part.dtype) for part in images}) > 1:
         raise InputError(f"{file}: images of training and test differ in shape or type. Save them alike.")
-    whole = np.concatenate(images)
+    whole = images[0] if len(images) == 1 else np.concatenate(images)  # no copy where none is needed
     groups = [str(group) for group in arrays["groups"].tolist()] if "groups" in arrays else [""] * len(whole)
     if len(groups) != len(whole):
         raise InputError(f"{file}: {len(whole)} images but {len(groups)} groups. Give every image one.")
