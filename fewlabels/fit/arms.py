@@ -113,7 +113,9 @@ class Kernel(Arm):
     name = "kernel"
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
-        return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, len(pool.source.class_names))
+        classes = len(pool.source.class_names)
+        scores = kernel_ridge(self.features.vectors, pool.labelled, pool.labels, classes, rows)
+        return scores if rows is None else _placed(scores, rows, len(pool.source))
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,7 @@ class NetworkArm(Arm):
         network, half = self.train(pool, part, seconds), self.lab.precision == "bf16-mixed"
         if rows is None:
             return outputs(network, pool.source, half)
-        logits = np.full((len(pool.source), len(pool.source.class_names)), np.nan, np.float32)
-        logits[rows] = outputs(network, pool.source.subset(rows), half)
-        return logits
+        return _placed(outputs(network, pool.source.subset(rows), half), rows, len(pool.source))
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
@@ -252,6 +252,8 @@ class Student(NetworkArm):
     """int64 [N] of the source."""
     targets: np.ndarray
     """float [N, K]: their probabilities."""
+    start: Classifier | None = None
+    """One of the teachers with the same backbone, where there is one: the student goes on from its weights."""
     smoothing: float = 0.1
     """Of the labels."""
     settings: LoopSettings = LoopSettings(lr=4e-3, muon=0.02, ema=0.999)
@@ -265,7 +267,10 @@ class Student(NetworkArm):
         targets = np.concatenate([self.targets, smoothed(pool.labels, self.targets.shape[1], self.smoothing)])
         lab = self.lab
         objective = Distillation(pool.source, lab.weak, rows, targets, self.batch_size, lab.seed_of(part), lab.device)
-        return self._looped(part, lab.fresh(self.backbone, pool, part), objective, self.settings)
+        network = lab.fresh(self.backbone, pool, part)
+        if self.start is not None:
+            network.load_state_dict(self.start.state_dict())
+        return self._looped(part, network, objective, self.settings)
 
 
 @dataclass(frozen=True)
@@ -304,6 +309,13 @@ class CrossFitted:
         )
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         return probabilities
+
+
+def _placed(logits: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
+    """Float32 [length, K], nan in all but these rows."""
+    placed = np.full((length, logits.shape[1]), np.nan, np.float32)
+    placed[rows] = logits
+    return placed
 
 
 def cross_fit(

@@ -287,30 +287,39 @@ class Fit:
         self.pseudo_labels = {}
         if name in ("committee", "selftrain", "kernel", "propagate"):
             return self._student(name, tried)
+        left, weights = self.budget.share(math.inf), tried[name].weights
+        as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
+        # Where no time is left, what was asked beside others is taken.
+        network = self._network(name, "final", left) if left > as_planned else self._network(name, "all", as_planned)
+        return network, weights[name], weights[RARE] * self._rare()
+
+    def _network(self, name: str, part: str, seconds: float) -> Classifier:
+        """An expert's; one that is trained already is only read back."""
         arm = self._arm(name)
         assert isinstance(arm, NetworkArm)
-        as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
-        network = arm.train(self.pool, "final", max(as_planned, self.budget.share(math.inf)))
-        weights = tried[name].weights
-        return network, weights[name], weights[RARE] * self._rare()
+        return arm.train(self.pool, part, seconds)
 
     def _student(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
         """A network that has learned what is said of all images; None if it has not, by images kept from it.
 
         After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
-        so its confidence is set to what the folds got right.
+        so its confidence is set to what the folds got right. The student goes on from the teacher, if that has its
+        backbone, or from the supervised expert, if that was asked.
         """
         kept = self._looked_at()
         pool = replace(self.pool, unlabelled=np.setdiff1d(self.pool.unlabelled, kept))
         logs, right = self._logs(self._said(name, tried)), self._right(tried[name])
         told = logs[kept].argmax(axis=1)
+        start = self._network("supervised", "all", 0.0) if name in ("committee", "selftrain") else None
         if name == "selftrain":
             arm = SelfTrain(self.lab, self.settings.teacher, self._prior(tried[name]), {"all": logs})
             logits = arm.logits(pool, "all", self.budget.share(WEIGHTS["teacher"]))
+            if self.settings.teacher == self.settings.backbone:
+                start = arm.train(pool, "all", 0.0)
             logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
             logs = log_softmax(logs / temperature_for(logs[kept], right), axis=1)
         rows = pool.unlabelled
-        student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1))
+        student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
         network = student.train(pool, f"of-{name}", self.budget.share(math.inf))
         self._tell_apart(logs)
         logits = outputs(network, self._some())
@@ -352,9 +361,7 @@ class Fit:
     def _without_folds(self) -> Fitted:
         self._note("every class has one label: none can be held out, so nothing is chosen and nothing foretold")
         name = "probe" if self.weights else "supervised"
-        arm = self._arm(name)
-        assert isinstance(arm, NetworkArm)
-        network = arm.train(self.pool, "final", self.budget.share(math.inf))
+        network = self._network(name, "final", self.budget.share(math.inf))
         return Fitted(self._finished(network, 1.0, np.zeros(len(network.class_names))), name, None, {}, self.said, {})
 
     def _logs(self, logits: np.ndarray) -> np.ndarray:

@@ -15,8 +15,10 @@ CHOSEN_BY = 1000
 BATCH = 4096
 
 
-def kernel_ridge(features: np.ndarray, rows: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Scores of every image, float32 [N, K]: ridge regression on one-hot labels (Rifkin, Yeo & Poggio 2003).
+def kernel_ridge(
+    features: np.ndarray, rows: np.ndarray, labels: np.ndarray, classes: int, asked: np.ndarray | None = None
+) -> np.ndarray:
+    """Scores of images, float32 [A, K]: ridge regression on one-hot labels (Rifkin, Yeo & Poggio 2003).
 
     Kernel width and penalty are those with the smallest squared error of each labelled image when it is left out,
     which needs no second fit (Rasmussen & Williams 2006, eq. 5.12).
@@ -26,6 +28,7 @@ def kernel_ridge(features: np.ndarray, rows: np.ndarray, labels: np.ndarray, cla
         rows: int64 [M], the labelled ones; of more than ``MOST_LABELS`` evenly spaced ones are taken.
         labels: int64 [M] in 0..K-1.
         classes: K.
+        asked: int64 [A], whose scores; None: of all N.
     """
     if len(rows) > MOST_LABELS:
         spread = evenly_spaced(rows, MOST_LABELS)
@@ -37,9 +40,8 @@ def kernel_ridge(features: np.ndarray, rows: np.ndarray, labels: np.ndarray, cla
     errors = [_left_out_error(_kernel(similarity[np.ix_(some, some)], w), wanted[some], p) for w, p in settings]
     width, penalty = settings[int(np.argmin(errors))]
     weights = cho_solve(cho_factor(_kernel(similarity, width) + penalty * np.eye(len(rows))), wanted)
-    parts = [
-        _kernel(features[start : start + BATCH] @ seen.T, width) @ weights for start in range(0, len(features), BATCH)
-    ]
+    wished = features if asked is None else features[asked]
+    parts = [_kernel(wished[start : start + BATCH] @ seen.T, width) @ weights for start in range(0, len(wished), BATCH)]
     scores: np.ndarray = np.concatenate(parts).astype(np.float32)
     return scores
 

@@ -13,6 +13,7 @@ from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.fit.loop import Objective
 from fewlabels.fit.pool import Pool
+from fewlabels.views.cutmix import cutmix
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class SelfTrainingSettings:
 
 
 class SelfTraining(Objective):
-    """Labels, and the teacher's predictions for weak views as targets of strong ones.
+    """Labels, and the teacher's predictions for weak views as targets of strong ones that are mixed by CutMix.
 
     Consistency as in FixMatch (Sohn et al. 2020), with the running average as the teacher (Tarvainen & Valpola 2017),
     soft targets, and SoftMatch's weights (Chen et al. 2023, eq. 4 to 7): 1 above the mean confidence, below it a
@@ -162,8 +163,11 @@ class SelfTraining(Objective):
             if self._hints is not None:
                 logits = logits + self._hints[rows].to(logits.device)
             targets, weights = self.targets(logits)
-        of_labels, others = _together(student, images, self.labels.strong(unlabelled, (*key, "strong")))
-        consistency = (weights * F.cross_entropy(others, targets, reduction="none")).mean()
+            told = weights[:, None] * targets
+            mixed, partners, kept = cutmix(self.labels.strong(unlabelled, (*key, "strong")), (*key, "mixed"))
+            told = torch.lerp(told[partners], told, kept[:, None])
+        of_labels, others = _together(student, images, mixed)
+        consistency = F.cross_entropy(others, told)
         return self.labels.cost(of_labels, labels) + self.settings.weight * consistency
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import nn
 
-from fewlabels.data.source import ImageSource
+from fewlabels.data.source import ImageSource, evenly_spaced
 from fewlabels.errors import InputError
 from fewlabels.evaluate import outputs
 
@@ -19,6 +19,8 @@ FOLDS = 5
 KNN_K = (1, 3, 5, 10, 20, 50)
 LOGISTIC_C = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 """Inverse strength of the L2 penalty on features of length 1, standardised."""
+CHOSEN_BY = 2000
+"""Labels that k and C are chosen by, where there are more."""
 UNCHOSEN = {"knn": 5, "logistic": 1e-2}
 """What is taken, or the next below, where the labels are too few to choose by."""
 
@@ -33,7 +35,7 @@ class Probe:
     chosen: float
     """k or C."""
     cv_macro_f1: float
-    """Mean over folds of the given labels, for what was chosen; nan where a class is too small to be split."""
+    """Mean over folds of the labels that chose, for what was chosen; nan where a class is too small to be split."""
 
 
 def knn_probe(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> Probe:
@@ -68,21 +70,34 @@ def _best(kind: Literal["knn", "logistic"], features: np.ndarray, labels: np.nda
     if len(counts) < 2:
         raise InputError(f"labels of {len(counts)} class: a probe needs two or more. Label images of another class.")
     folds = min(FOLDS, int(counts.min()))
-    in_fold = len(labels) - (-(-len(labels) // max(folds, 2)))
+    some = _some(labels)
+    in_fold = len(some) - (-(-len(some) // max(folds, 2)))
     grid: tuple[float, ...] = tuple(k for k in KNN_K if k <= in_fold) if kind == "knn" else LOGISTIC_C
     if folds < 2:  # nothing to choose by
         chosen, score = max(value for value in grid if value <= UNCHOSEN[kind]), float("nan")
     else:
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
         # Neighbours give no likelihood worth the name; for the rest F1 is the noisier judge.
+        chosen_by = features[some], labels[some]
         judge = "f1_macro" if kind == "knn" else "neg_log_loss"
-        scores = [
-            cross_validate(_estimator(kind, value), features, labels, cv=splits, scoring=sorted({"f1_macro", judge}))
-            for value in grid
-        ]
-        best = int(np.argmax([of_value[f"test_{judge}"].mean() for of_value in scores]))
+        judges = sorted({"f1_macro", judge})
+        scores: list[Any] = []
+        for value in grid:
+            scores.append(cross_validate(_estimator(kind, value), *chosen_by, cv=splits, scoring=judges))
+            means = [of_value[f"test_{judge}"].mean() for of_value in scores]
+            if kind == "logistic" and means[-1] < max(means):
+                break  # likelihood has one peak, and what follows takes longest
+        best = int(np.argmax(means))
         chosen, score = grid[best], float(scores[best]["test_f1_macro"].mean())
     return Probe(kind, _estimator(kind, chosen).fit(features, labels), chosen, score)
+
+
+def _some(labels: np.ndarray) -> np.ndarray:
+    """Places to choose by, int64: each class at its share, but with one for each fold if it has them."""
+    share = min(1.0, CHOSEN_BY / len(labels))
+    by_class = [np.flatnonzero(labels == cls) for cls in np.unique(labels)]
+    spread = [rows[evenly_spaced(rows, max(FOLDS, round(len(rows) * share)))] for rows in by_class]
+    return np.sort(np.concatenate(spread))
 
 
 def _estimator(kind: Literal["knn", "logistic"], value: float) -> Any:

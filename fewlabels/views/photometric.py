@@ -136,8 +136,13 @@ def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
     """Set a box to 0; sides in pixels [B], a height or width of 0 erases nothing."""
+    return images.masked_fill(boxes(images, top, left, height, width), 0)
+
+
+def boxes(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Bool [B, 1, H, W], true inside of each image's box; sides in pixels [B]."""
     y = torch.arange(images.shape[2], device=images.device)
     x = torch.arange(images.shape[3], device=images.device)
     in_rows = (y >= top[:, None]) & (y < (top + height)[:, None])
     in_columns = (x >= left[:, None]) & (x < (left + width)[:, None])
-    return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0)
+    return (in_rows[:, :, None] & in_columns[:, None, :])[:, None]

@@ -72,6 +72,8 @@ def test_kernel_ridge_is_that_of_scikit_learn(fmnist):
         for penalty in PENALTIES
     ]
     assert min(abs(scores - of_one).max() for of_one in theirs) < 1e-4
+    asked = np.array([250, 3])
+    np.testing.assert_allclose(kernel_ridge(features, rows, labels, 10, asked), scores[asked], atol=1e-5)
 
 
 def test_on_real_images_kernel_ridge_beats_pixels(fmnist):

@@ -133,6 +133,16 @@ def test_a_student_that_has_not_learned_from_its_teachers_is_not_taken(short, mo
     assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.4
 
 
+def test_where_no_time_is_left_what_was_asked_of_all_labels_is_taken(short, monkeypatch, fmnist, tmp_path: Path):
+    later_is_better(monkeypatch)
+    monkeypatch.setattr(fit.Student, "train", untrained)
+    monkeypatch.setattr(Budget, "share", lambda self, weight: 0.0)
+    made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
+    assert made.strategy == "supervised"
+    assert (tmp_path / "stages" / "supervised-all.safetensors").is_file()
+    assert not (tmp_path / "stages" / "supervised-final.safetensors").is_file()
+
+
 def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     a, b = first.state_dict(), second.state_dict()
     return all(torch.equal(a[name], b[name]) for name in a)

@@ -8,6 +8,7 @@ from fewlabels.data.source import ArraySource
 from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings
 from fewlabels.fit.pool import Pool
 from fewlabels.models.classifier import Classifier
+from fewlabels.views.cutmix import cutmix
 
 NAMES = ("a", "b", "c")
 
@@ -67,8 +68,11 @@ def test_self_training_by_hand(pool, networks):
     gap = np.minimum(confidence - confidence.mean(), 0)
     weights = np.exp(-(gap**2) / (2 * confidence.var(ddof=1) / 4))
     assert weights.min() < 0.9 < weights.max() == 1
-    logs = student(brighter(others, ())).log_softmax(dim=1).detach().double().numpy()
-    by_hand = (weights * -(aligned * logs).sum(axis=1)).mean()
+    mixed, partners, kept = cutmix(brighter(others, ()), (0, "unlabelled", 3, "mixed"))
+    logs = student(mixed).log_softmax(dim=1).detach().double().numpy()
+    of_own = weights * -(aligned * logs).sum(axis=1)
+    of_partner = weights[partners] * -(aligned[partners] * logs).sum(axis=1)
+    by_hand = (kept.numpy() * of_own + (1 - kept.numpy()) * of_partner).mean()
     torch.testing.assert_close(loss.item(), labels(*networks, 3).item() + 0.7 * by_hand, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(objective.named, np.bincount(aligned.argmax(axis=1), minlength=3) / 20, rtol=1e-6)
     assert objective.told().startswith(f"covers {weights.mean():.0%}, classes ")
@@ -91,8 +95,10 @@ def test_hints_are_added_to_the_teachers_logits(pool, networks):
     objective = SelfTraining(Labels(pool, plain, plain, LabelSettings(6), seed=0), np.full(3, 1 / 3), settings, hints)
     loss = objective(student, teacher, 1)
     rows = objective._rows.at(1)
-    logs = student(plain(pool.source.read(rows), ())).log_softmax(dim=1).detach().numpy()
-    by_hand = -(np.exp(np.maximum(hints[rows], np.log(1e-4))) * logs).sum(axis=1).mean()
+    mixed, partners, kept = cutmix(plain(pool.source.read(torch.from_numpy(rows)), ()), (0, "unlabelled", 1, "mixed"))
+    logs, told = student(mixed).log_softmax(dim=1).detach().numpy(), np.exp(np.maximum(hints[rows], np.log(1e-4)))
+    told = kept[:, None].numpy() * told + (1 - kept[:, None].numpy()) * told[partners]
+    by_hand = -(told * logs).sum(axis=1).mean()
     assert loss.item() - objective.labels(*networks, 1).item() == pytest.approx(by_hand, rel=1e-3)
 
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
 from fewlabels.evaluate import outputs
-from fewlabels.fit.probe import KNN_K, LOGISTIC_C, knn_curve, knn_probe, logistic_probe
+from fewlabels.fit.probe import KNN_K, LOGISTIC_C, _some, knn_curve, knn_probe, logistic_probe
 from fewlabels.pretrain import PretrainSettings, build_method
 
 PROBES = pytest.mark.parametrize("probe", [knn_probe, logistic_probe])
@@ -70,6 +70,15 @@ def test_the_penalty_is_the_one_that_makes_unseen_labels_likeliest():
     found = logistic_probe(features, labels)
     assert found.chosen == min(LOGISTIC_C, key=surprise)
     assert found.chosen < max(LOGISTIC_C) / 2
+
+
+def test_many_labels_are_thinned_out_to_choose_by_but_not_a_rare_class(monkeypatch):
+    monkeypatch.setattr("fewlabels.fit.probe.CHOSEN_BY", 30)
+    labels = np.array([0, 1] * 100 + [2] * 5)
+    some = _some(labels)
+    assert np.bincount(labels[some]).tolist() == [15, 15, 5]
+    assert (np.diff(some) > 0).all()
+    np.testing.assert_array_equal(_some(labels[:30]), np.arange(30))
 
 
 @PROBES

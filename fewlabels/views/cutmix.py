@@ -1,0 +1,33 @@
+"""CutMix (Yun et al. 2019): a box of another image is pasted into each."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewlabels.seeding import uniform
+from fewlabels.views.photometric import boxes
+
+
+def cutmix(images: Tensor, key: tuple[int | str, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Paste a box of another image of the batch into each; the box has the image's proportions (section 3.1, eq. 2).
+
+    The box's share of the area is uniform in [0, 1], and it lies inside of the image.
+
+    Args:
+        images: float [B, C, H, W].
+        key: what the random numbers depend on, such as (seed, step).
+
+    Returns:
+        Mixed images float [B, C, H, W]; int64 [B], whose box it is; float32 [B], the share of its own pixels that each
+        keeps.
+    """
+    count, _, height, width = images.shape
+    u = uniform(count, 4, *key)
+    partners = torch.from_numpy(np.argsort(u[:, 3])).to(images.device)
+    side = np.sqrt(u[:, 0])
+    box_height, box_width = np.round(side * height), np.round(side * width)
+    top, left = np.floor(u[:, 1] * (height - box_height + 1)), np.floor(u[:, 2] * (width - box_width + 1))
+    sides = (torch.from_numpy(of).to(images.device) for of in (top, left, box_height, box_width))
+    mixed = torch.where(boxes(images, *sides), images[partners], images)
+    kept = torch.from_numpy(1 - box_height * box_width / (height * width)).float().to(images.device)
+    return mixed, partners, kept
