@@ -82,8 +82,8 @@ class SelfTrainingSettings:
     """Batches of images without labels."""
 
     batch_size: int = 192
-    weight: float = 1.0
-    """Of the loss on them."""
+    weight: float = 2.0
+    """Of the loss on them, beside that on the labels."""
     sigmas: float = 2.0
     """Of SoftMatch: how fast the weight of a doubtful prediction falls."""
     temperature: float = 1.0

@@ -46,6 +46,16 @@ class ArticleBackbone(nn.Sequential, Backbone):
         self.num_features = 128 * 4 * 4
 
 
+class _PooledTo4(nn.AdaptiveAvgPool2d):
+    """Means of parts of the image, 4x4 of them; what has that size is left alone, since the mean of one costs time."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.shape[2:] == (4, 4) else super().forward(x)
+
+
 class SmallBackbone(Backbone):
     """A residual network for small images: float [B, C, H, W] to [B, 16 * last width], pooled to 4x4 positions.
 
@@ -56,8 +66,8 @@ class SmallBackbone(Backbone):
         super().__init__()
         stem = nn.Conv2d(channels, widths[0], 3, 2, padding=1, bias=False)
         blocks = [Residual(widths[0], widths[0]), *(Residual(*pair, stride=2) for pair in pairwise(widths))]
-        pool = nn.AdaptiveAvgPool2d(4)
-        self.network = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(), *blocks, pool, nn.Flatten())
+        layers = [stem, nn.BatchNorm2d(widths[0]), nn.ReLU(), *blocks, _PooledTo4(), nn.Flatten()]
+        self.network = nn.Sequential(*layers)
         self.channels = channels
         self.image_size = None
         self.num_features = 16 * widths[-1]

@@ -22,5 +22,5 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float [B, inner, H, W]."""
-        y = F.relu(self.first_norm(self.first(x)))
-        return F.relu(self.second_norm(self.second(y)) + self.around(x))
+        y = F.relu(self.first_norm(self.first(x)), inplace=True)
+        return F.relu(self.second_norm(self.second(y)).add_(self.around(x)), inplace=True)

@@ -91,7 +91,7 @@ def test_hints_are_added_to_the_teachers_logits(pool, networks):
     torch.nn.init.zeros_(teacher.head.weight)
     torch.nn.init.zeros_(teacher.head.bias)
     hints = np.log(np.random.default_rng(0).dirichlet(np.ones(3), 40))
-    settings = SelfTrainingSettings(batch_size=20, align=False, memory=0.0, sigmas=1e-3)
+    settings = SelfTrainingSettings(batch_size=20, weight=1.0, align=False, memory=0.0, sigmas=1e-3)
     objective = SelfTraining(Labels(pool, plain, plain, LabelSettings(6), seed=0), np.full(3, 1 / 3), settings, hints)
     loss = objective(student, teacher, 1)
     rows = objective._rows.at(1)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import adaptive_avg_pool2d
 
 from fewlabels.errors import InputError
 from fewlabels.models.backbones import TimmBackbone, make_backbone
@@ -62,3 +63,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
     save_file(timm.create_model("mobilenetv3_small_075").state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"model.safetensors"):
         TimmBackbone("mobilenetv3_small_050", 3, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("size", [28, 40])
+def test_the_small_backbone_is_pooled_to_4x4(size):
+    backbone = make_backbone("small", 1).eval()
+    images = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(0))
+    whole = backbone.network[:-2](images)
+    assert whole.shape[2:] == ((4, 4) if size == 28 else (5, 5))
+    torch.testing.assert_close(backbone(images), adaptive_avg_pool2d(whole, 4).flatten(1))
