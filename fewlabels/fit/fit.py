@@ -287,7 +287,9 @@ class Fit:
         self.pseudo_labels = {}
         if name in ("committee", "selftrain", "kernel", "propagate"):
             return self._student(name, tried)
-        left, weights = self.budget.share(math.inf), tried[name].weights
+        weights = tried[name].weights
+        # A fit that goes on has less time left, and is told what it was told before.
+        left = float(self.stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
         as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
         # Where no time is left, what was asked beside others is taken.
         network = self._network(name, "final", left) if left > as_planned else self._network(name, "all", as_planned)

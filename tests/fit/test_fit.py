@@ -170,6 +170,15 @@ def test_a_fit_that_was_stopped_goes_on(shortest, monkeypatch, fmnist, tmp_path:
         fitted(pool, tmp_path / "parts", seed=1, strategy="supervised")
 
 
+def test_a_fit_that_is_done_trains_nothing_more_however_little_time_is_left(shortest, monkeypatch, fmnist, tmp_path):
+    pool = pool_of(fmnist)
+    first = fitted(pool, tmp_path, strategy="supervised")
+    monkeypatch.setattr(Budget, "share", lambda self, weight: 0.0)
+    again = fitted(pool, tmp_path, strategy="supervised")
+    assert not (tmp_path / "stages" / "supervised-all.safetensors").is_file()
+    assert same(again.network, first.network)
+
+
 def test_a_class_without_a_label_is_told_and_never_named(short, fmnist, tmp_path: Path):
     few = fmnist.train.first_k(200)
     labels = np.where(few.labels == 8, -1, few.labels)
