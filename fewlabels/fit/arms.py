@@ -94,13 +94,23 @@ class Arm:
     name: ClassVar[str]
 
     def logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None = None) -> np.ndarray:
-        """Float32 [N, K], of other rows than those that are asked for perhaps nan; None: all are.
+        """Float32 [N, K], nan in other rows than those that are asked for; None: all are.
 
         ``part`` names which labels are in the pool.
         """
-        return self.lab.stages.array(f"{self.name}-{part}-logits", lambda: self._logits(pool, part, seconds, rows))
+
+        def placed() -> np.ndarray:
+            asked = self._logits(pool, part, seconds, rows)
+            if rows is None:
+                return asked
+            whole = np.full((len(pool.source), asked.shape[1]), np.nan, np.float32)
+            whole[rows] = asked
+            return whole
+
+        return self.lab.stages.array(f"{self.name}-{part}-logits", placed)
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
+        """Of the rows that are asked for, in their order; None: of all."""
         raise NotImplementedError
 
 
@@ -114,8 +124,7 @@ class Kernel(Arm):
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         classes = len(pool.source.class_names)
-        scores = kernel_ridge(self.features.vectors, pool.labelled, pool.labels, classes, rows)
-        return scores if rows is None else _placed(scores, rows, len(pool.source))
+        return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, classes, rows)
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,8 @@ class Propagate(Arm):
     name = "propagate"
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
-        return propagated(self.features.graph, pool.labelled, pool.labels, len(pool.source.class_names))
+        spread = propagated(self.features.graph, pool.labelled, pool.labels, len(pool.source.class_names))
+        return spread if rows is None else spread[rows]
 
 
 @dataclass(frozen=True)
@@ -143,9 +153,7 @@ class NetworkArm(Arm):
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         network, half = self.train(pool, part, seconds), self.lab.precision == "bf16-mixed"
-        if rows is None:
-            return outputs(network, pool.source, half)
-        return _placed(outputs(network, pool.source.subset(rows), half), rows, len(pool.source))
+        return outputs(network, pool.source if rows is None else pool.source.subset(rows), half)
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
@@ -309,13 +317,6 @@ class CrossFitted:
         )
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         return probabilities
-
-
-def _placed(logits: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
-    """Float32 [length, K], nan in all but these rows."""
-    placed = np.full((length, logits.shape[1]), np.nan, np.float32)
-    placed[rows] = logits
-    return placed
 
 
 def cross_fit(

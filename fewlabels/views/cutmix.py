@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from fewlabels.seeding import uniform
+from fewlabels.views.geometry import pixel_box
 from fewlabels.views.photometric import boxes
 
 
@@ -24,10 +25,8 @@ def cutmix(images: Tensor, key: tuple[int | str, ...]) -> tuple[Tensor, Tensor, 
     count, _, height, width = images.shape
     u = uniform(count, 4, *key)
     partners = torch.from_numpy(np.argsort(u[:, 3])).to(images.device)
-    side = np.sqrt(u[:, 0])
-    box_height, box_width = np.round(side * height), np.round(side * width)
-    top, left = np.floor(u[:, 1] * (height - box_height + 1)), np.floor(u[:, 2] * (width - box_width + 1))
-    sides = (torch.from_numpy(of).to(images.device) for of in (top, left, box_height, box_width))
-    mixed = torch.where(boxes(images, *sides), images[partners], images)
-    kept = torch.from_numpy(1 - box_height * box_width / (height * width)).float().to(images.device)
+    box = pixel_box(height, width, share=u[:, 0], ratio=1.0, top=u[:, 1], left=u[:, 2])
+    inside = boxes(images, *(torch.from_numpy(side).to(images.device) for side in box))
+    mixed = torch.where(inside, images[partners], images)
+    kept = torch.from_numpy(1 - box[2] * box[3] / (height * width)).float().to(images.device)
     return mixed, partners, kept

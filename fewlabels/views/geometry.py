@@ -62,6 +62,24 @@ def crop(
     return _matrix(width / result[1], zero, zero, height / result[0], x, y)
 
 
+def pixel_box(
+    height: int, width: int, share: Floats, ratio: Floats | float, top: Floats, left: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Top, left, height and width of boxes [B] of whole pixels inside of an image of that size.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        share: of the image's area.
+        ratio: height over width, relative to the image's.
+        top: in [0, 1), the box's place among those that it could have.
+        left: as ``top``.
+    """
+    box_height = np.minimum(height, np.round(height * np.sqrt(share * ratio)))
+    box_width = np.minimum(width, np.round(width * np.sqrt(share / ratio)))
+    return np.floor(top * (height - box_height + 1)), np.floor(left * (width - box_width + 1)), box_height, box_width
+
+
 def compose(*matrices: Floats) -> Floats:
     """One matrix for all operations, in the order in which they are applied to the image."""
     return reduce(np.matmul, matrices)

@@ -173,13 +173,8 @@ class Recipe:
         height, width = view.shape[2:]
         share = np.where(u["erase"] < self.erase, _between(self.erase_area, u["erase area"]), 0)
         ratio = np.exp(_plus_minus(math.log(3), u["erase ratio"]))
-        box_height = np.minimum(height, np.round(height * np.sqrt(share * ratio)))
-        box_width = np.minimum(width, np.round(width * np.sqrt(share / ratio)))
-        top = np.floor(u["erase top"] * (height - box_height + 1))
-        left = np.floor(u["erase left"] * (width - box_width + 1))
-        return photometric.erase(
-            view, *(torch.from_numpy(side).to(view.device) for side in (top, left, box_height, box_width))
-        )
+        box = geometry.pixel_box(height, width, share, ratio, u["erase top"], u["erase left"])
+        return photometric.erase(view, *(torch.from_numpy(side).to(view.device) for side in box))
 
 
 _SHIFT = 150 / 331
