@@ -21,7 +21,6 @@ from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.listing import Listing, listed
 from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.data.twins import twins, twins_within
-from fewlabels.errors import InputError
 from fewlabels.fit.doubt import doubtful
 from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.outliers import outliers
@@ -110,9 +109,7 @@ def looked_at(
         return _of_array(listing, np.concatenate([part.images for part in parts.values()]), "IDX")
     path = Path(data)
     if path.suffix.lower() in ARRAYS and not path.is_dir():
-        if size is not None:
-            raise InputError(f"{path}: arrays are taken in their own size. Leave out --size.")
-        images, listing, _ = arrays_listed(path)
+        images, listing, _ = arrays_listed(path, size)
         return _of_array(listing, images, path.suffix[1:].upper())
     listing = listed(path)
     items = [listing.item(row) for row in range(len(listing.names))]

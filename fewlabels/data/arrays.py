@@ -23,8 +23,14 @@ NAMES = {
 """By split, what arrays of images and of their labels may be called: as NumPy's users, MedMNIST and Keras have it."""
 
 
-def arrays_listed(file: Path) -> tuple[np.ndarray, Listing, Preparation]:
-    """uint8 [N, C, H, W], a listing of their rows, and what was done with the pixels: as :func:`arrays_read`."""
+def arrays_listed(file: Path, size: int | None = None) -> tuple[np.ndarray, Listing, Preparation]:
+    """uint8 [N, C, H, W], a listing of their rows, and what was done with the pixels: as :func:`arrays_read`.
+
+    Raises:
+        InputError: if a size was asked for, as well.
+    """
+    if size is not None:
+        raise InputError(f"{file}: arrays are taken in their own size. Leave out --size.")
     whole, listing = arrays_read(file)
     eight_bits, preparation = in_eight_bits(whole)
     return eight_bits, listing, preparation

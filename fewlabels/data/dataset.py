@@ -65,9 +65,7 @@ def opened(
         meant = did_you_mean(data, [FASHION_MNIST])
         raise InputError(f"{data}: no such file or folder.{meant} Pass {FASHION_MNIST}, a folder, a table or arrays.")
     if path.suffix.lower() in ARRAYS and not path.is_dir():
-        if size is not None:
-            raise InputError(f"{path}: arrays are taken in their own size. Leave out --size.")
-        images, listing, preparation = arrays_listed(path)
+        images, listing, preparation = arrays_listed(path, size)
         return _parted(listing, images, np.arange(len(images)), share, preparation, {}, say)
     listing = listed(path)
     found = decoded_images(listing, decoded_folder(), size, told)

@@ -77,6 +77,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, arrays, said):
         arrays_listed(saved(tmp_path / "bad.npz", **arrays))
 
 
+def test_another_size_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"own size\. Leave out --size"):
+        arrays_listed(saved(tmp_path / "fine.npz", images=GRAY), size=16)
+
+
 def test_nothing_is_unpickled(tmp_path: Path):
     np.savez(tmp_path / "pickled.npz", images=np.array([{"a": 1}], dtype=object))
     with pytest.raises(InputError, match=r"not a whole \.npz file of numbers"):
