@@ -19,7 +19,7 @@ from fewlabels.data.form import stretched
 from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.errors import InputError
 from fewlabels.evaluate import outputs, probabilities
-from fewlabels.fit.fit import Fit, FitSettings
+from fewlabels.fit.fit import LEAST_SIDE, Fit, FitSettings
 from fewlabels.fit.paces import counted_paces
 from fewlabels.fit.pool import Pool
 from fewlabels.models.backbones import usual_backbone
@@ -29,8 +29,6 @@ from fewlabels.views.recipes import fit_views
 EIGHT_BITS = (0.0, 255.0)
 NONE = (UNLABELLED, str(UNLABELLED), "")
 """What stands for no label; numpy makes text of all where one is text."""
-LEAST_SIDE = 5
-"""Pixels of the longer side. Of less a strided layer sees a single one, and oneDNN's bfloat16 gradients may be nan."""
 
 
 class FewLabelsClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]

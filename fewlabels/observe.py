@@ -268,7 +268,9 @@ class Observer:
             InputError: if the loss is not finite.
         """
         if not math.isfinite(loss):
-            raise InputError(f"{self.name}: the loss is {loss} at step {step}. Lower the learning rate and run again.")
+            raise InputError(
+                f"{self.name}: the loss is {loss} at step {step}. In pretrain lower --lr; else please report it."
+            )
         self._progress.update(self._task, advance=1, told=told)
         if self.console.is_terminal and time.perf_counter() - self._drawn >= SECONDS_A_DRAWING:
             self._progress.refresh()

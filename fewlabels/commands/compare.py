@@ -16,6 +16,7 @@ from fewlabels.commands.options import (
     Device,
     Out,
     Size,
+    backbone_file,
     command_line,
     device_of,
     numbers_of,
@@ -46,7 +47,8 @@ def compare(
     ] = "mocov2",
     backbone: Backbone = None,
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="A pretrained backbone of your own, to stand beside.", metavar="FILE")
+        Path | None,
+        typer.Option("--from", help="A pretraining's folder, or its backbone.safetensors, to compare.", metavar="RUN"),
     ] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Say what it would do and could find; do nothing.")] = False,
     engine: Annotated[
@@ -80,13 +82,12 @@ def compare(
     from fewlabels.views.recipes import RECIPES, fit_views, usual_recipe
 
     run_engine = _engine(engine)
-    own = None if start_from is None else str(start_from)
     settings = CompareSettings(
         numbers_of("--labels", labels or "1000"),
         pairs,
         seconds_of("--budget", budget),
         tuple(methods.split(",")),
-        weights=own,
+        weights=backbone_file(start_from),
     )
     console = Console()
     torch_device = device_of(device)

@@ -1,6 +1,5 @@
 """The best classifier for these labels."""
 
-import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from fewlabels.commands.options import (
     Logger,
     Out,
     Size,
+    backbone_file,
     command_line,
     device_of,
     one_of,
@@ -51,7 +51,8 @@ def fit(
 ) -> None:
     """Train the best classifier that a few labels can buy, foretell how good it is, and test it once.
 
-    Ways are tried on folds of the labels; plain supervised training is among them, and wins if none is better.
+    Ways are tried on folds of the labels, plain supervised training among them; it is kept where none is better.
+    Self-training is taken unless it is clearly worse than the best: it has most of its time still to come.
     Where DATA name no images for a test, none are kept back. Stopped with Ctrl-C, the same command goes on.
 
     Example: `fewlabels fit fashion-mnist --labels 1000 --budget 10m`
@@ -72,10 +73,7 @@ def fit(
     from fewlabels.views.recipes import fit_views
 
     one_of("--draw", draw, ("balanced", "first"))
-    if start_from is not None and start_from.is_dir():
-        start_from = start_from / "backbone.safetensors"
-    pretrained = None if start_from is None else str(start_from)
-    settings = FitSettings(cast(Any, strategy), seconds_of("--budget", budget), start_from=pretrained)
+    settings = FitSettings(cast(Any, strategy), seconds_of("--budget", budget), start_from=backbone_file(start_from))
     console = Console()
     torch_device = device_of(device)
     found = opened_data(dataset, data, console, size=size)
@@ -89,15 +87,14 @@ def fit(
     writable_folder(out)
     log = make_logger(logger, out, {"command": command_line(), **asdict(settings), "labels": labels, "seed": seed})
     pool, views = Pool.of(train.hiding_all_but(rows)), fit_views(train.shape[0])
-    began = time.perf_counter()
     try:
         with saying_how_to_go_on():
             watch = partial(Observer, logger=log, console=console)
             tested_on = None if test is None else len(test)
-            fitted = Fit(pool, settings, views, out, seed, watch, torch_device, tested_on).go()
+            work = Fit(pool, settings, views, out, seed, watch, torch_device, tested_on)
+            fitted, seconds = work.go(), work.seconds()
     finally:
         log.close()
-    seconds = round(time.perf_counter() - began, 1)
     if fitted.estimate is not None:
         expected, low, high = fitted.estimate
         console.print(f"Expected macro-F1: {expected:.3f} (95%: {low:.3f} to {high:.3f}), from the labels alone.")

@@ -63,7 +63,7 @@ def opened_data(
 
     if size is not None:
         at_least("--size", size, 8)
-    with counting(console, "decoding", "files") as told:
+    with saying_how_to_go_on(), counting(console, "decoding", "files") as told:
         return opened(data, folder, share, size, console.print, told)
 
 
@@ -89,6 +89,13 @@ def device_of(name: str) -> "torch.device":
     if name not in found:
         raise InputError(f"--device {name}: not available here. This machine has: {', '.join(found)}.")
     return torch.device(name)
+
+
+def backbone_file(run: Path | None) -> str | None:
+    """Of a pretraining's folder, or the file itself."""
+    if run is None:
+        return None
+    return str(run / "backbone.safetensors" if run.is_dir() else run)
 
 
 def seconds_of(option: str, text: str) -> float:

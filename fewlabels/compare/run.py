@@ -13,7 +13,7 @@ from fewlabels.compare.panels import Names, panels
 from fewlabels.compare.plan import Cell, CompareSettings
 from fewlabels.compare.trace import how_measured, pretrainings
 from fewlabels.compare.verdict import audit_line, judged
-from fewlabels.data.source import ArraySource, fingerprint
+from fewlabels.data.source import UNLABELLED, ArraySource, fingerprint
 from fewlabels.engine.run_folder import refusing_damage
 from fewlabels.evidence import LEVEL, detectable, fewest_pairs
 from fewlabels.files import write_json
@@ -87,12 +87,13 @@ def memory_bytes(settings: CompareSettings, train: ArraySource) -> float:
 def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:
     """What a comparison will do, how long it takes at most, with how much memory, and what it could find."""
     arms, tests = settings.arms(), len(settings.labels)
+    all_labels = min(settings.labels) == int((train.labels != UNLABELLED).sum())
     lines = [
         f"{settings.pairs} pairs x {len(arms)} arms x {tests} number{'s' if tests > 1 else ''} of labels: "
         f"{settings.pairs * len(arms) * tests} trainings, {settings.pairs * len(settings.methods)} pretrainings, "
         f"about {settings.budget / 60:.0f} minutes on this machine, up to "
         f"{memory_bytes(settings, train) / 2**30:.1f} GiB of memory.",
-        f"Each pair is another draw of labels, other initial weights and another pretraining "
+        f"Each pair is {'' if all_labels else 'another draw of labels, '}other initial weights and another pretraining "
         f"({settings.seconds('pretrain'):.0f} s each).",
         f"Asked, before anything is measured: is {settings.asked.name} better than supervised training?",
     ]

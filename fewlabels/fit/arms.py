@@ -44,7 +44,8 @@ class Lab:
 
     def fresh(self, backbone: str, pool: Pool, part: str) -> Classifier:
         """A network with fresh weights for the pool's images and classes."""
-        return Classifier(backbone, pool.source.class_names, pool.source.shape[0], self.seed_of(part))
+        network = Classifier(backbone, pool.source.class_names, pool.source.shape[0], self.seed_of(part))
+        return network.to(self.device)
 
     def probed(self, backbone: str, weights: Path, pool: Pool, part: str) -> Classifier:
         """A pretrained backbone with the head that a probe learns on it."""

@@ -80,12 +80,13 @@ def temperature_for(logits: np.ndarray, confidence: float) -> float:
     return float(np.exp(low))
 
 
-def thresholds(confidence: np.ndarray, right: np.ndarray) -> dict[str, float]:
+def thresholds(confidence: np.ndarray, right: np.ndarray, counting: np.ndarray | None = None) -> dict[str, float]:
     """For each precision that may be wanted, the least probability from which on so many are right.
 
     Args:
         confidence: float [N], of images held out.
         right: bool [N], whether their class was named.
+        counting: float [N], how much each counts; None: 1.
 
     One is added as right and one as wrong, so that a few that are all right do not promise everything. Above 1: not to
     be had.
@@ -94,7 +95,8 @@ def thresholds(confidence: np.ndarray, right: np.ndarray) -> dict[str, float]:
     0.9
     """
     order = np.argsort(-confidence, kind="stable")
-    precise = (np.cumsum(right[order]) + 1) / (np.arange(len(order)) + 3)
+    counting = np.ones(len(order)) if counting is None else counting[order]
+    precise = (np.cumsum(right[order] * counting) + 1) / (np.cumsum(counting) + 2)
     ends = np.append(np.diff(confidence[order]) != 0, True)  # of equals all or none
     found = {}
     for percent in PRECISIONS:

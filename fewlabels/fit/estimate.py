@@ -6,7 +6,9 @@ import numpy as np
 
 from fewlabels.seeding import seed_from
 
-DRAWS = 1000
+DRAWS, FEWEST_DRAWS = 1000, 100
+MOST_RATES = 100_000_000
+"""Rates of confusion that are drawn in all; of many classes there are fewer draws."""
 RIGHT, WRONG = 0.25, 0.25
 """Images that each class is given beforehand, so that three that are all right do not prove everything."""
 LEARNING = 0.15
@@ -59,14 +61,14 @@ def expected_macro_f1(
     classes = len(confusion)
     prior = np.full((classes, classes), WRONG / max(1, classes - 1))
     np.fill_diagonal(prior, RIGHT)
-    scores = np.empty(DRAWS)
-    for draw in range(DRAWS):
+    scores = np.empty(int(np.clip(MOST_RATES / classes**2, FEWEST_DRAWS, DRAWS)))
+    for draw in range(len(scores)):
         gammas = rng.standard_gamma(confusion + prior)
         rates = gammas / gammas.sum(axis=1, keepdims=True)
         if tested_on is None:
             scores[draw] = macro_f1(rates * shares[:, None])
         else:
-            scores[draw] = macro_f1(rng.multinomial(np.round(tested_on * shares).astype(int), rates))
+            scores[draw] = macro_f1(rng.multinomial(rng.multinomial(tested_on, shares), rates))
     scores = 1 - (1 - scores) * learned_from**LEARNING
     low, middle, high = np.quantile(scores, [0.025, 0.5, 0.975])
     return Estimate(float(middle), float(low), float(high))

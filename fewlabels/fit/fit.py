@@ -14,6 +14,7 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+from fewlabels import __version__
 from fewlabels.data.source import ArraySource, digest, evenly_spaced, fingerprint
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import fastest_precision
@@ -55,6 +56,12 @@ WEIGHTS = {
 """What one training of each may take of the time, relative to the others."""
 FEW = 50
 """Labels a class up to which they are also propagated."""
+MOST_PROPAGATED = 200_000
+"""Images up to which they are: each is compared with each."""
+ENOUGH = 200
+"""Images without a label from which on they are learned from, and tell how frequent the classes are."""
+LEAST_SIDE = 5
+"""Pixels of the longer side. Of less a strided layer sees a single one, and oneDNN's bfloat16 gradients may be nan."""
 LOOKED_AT = 2000
 """Unlabelled images that shares of classes and the student's temperature are taken from, and that it is tested on."""
 KEPT_EVERY = 10
@@ -81,7 +88,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         refuse_unknown("strategy", self.strategy, get_args(Strategy))
         if not 0 < self.budget < math.inf:
-            raise InputError(f"budget {self.budget:g} s: must be above 0.")
+            raise InputError(f"budget {self.budget:g} s: must be above 0, and have an end.")
         if self.strategy in ("probe", "finetune") and self.start_from is None:
             raise InputError(f"strategy {self.strategy}: needs a pretrained backbone. Name its run with --from.")
 
@@ -90,7 +97,7 @@ class Fitted(NamedTuple):
     """A classifier, and what is to be expected of it."""
 
     network: Classifier
-    """Calibrated, in evaluation mode, on the CPU."""
+    """Calibrated where labels could be held out, in evaluation mode, on the CPU."""
     strategy: str
     estimate: Estimate | None
     """By what the folds gave, which saw fewer labels; None where none could be held out."""
@@ -122,7 +129,7 @@ class Fit:
             clock; None: they are measured.
 
     Raises:
-        InputError: if a backbone does not suit the images, or the folder holds a fit with other settings.
+        InputError: if a backbone or the strategy does not suit the images, or the folder holds another fit.
     """
 
     def __init__(
@@ -140,17 +147,28 @@ class Fit:
         self.pool, self.settings, self.seed, self.tested_on = pool, settings, seed, tested_on
         self.weights = None if settings.start_from is None else Path(settings.start_from)
         refuse_unsuitable(pool.source, settings)  # before anything is written
+        without = len(pool.unlabelled)
+        if settings.strategy in ("kernel", "propagate") and without < ENOUGH:
+            raise InputError(
+                f"strategy {settings.strategy}: a network learns it from images without a label. {ENOUGH} are needed, "
+                f"there are {without}. Choose auto."
+            )
         self.said: list[str] = []
+        self.shares = np.bincount(pool.labels, minlength=len(pool.source.class_names)) / len(pool.labelled)
+        """Of the classes among the images that are foretold: by the unlabelled ones, once they have been asked."""
         self.pseudo_labels: dict[str, int] = {}
         self._teachers = np.empty(0)
         """Of the folds, together: log-probabilities of all images."""
         self._say = observer("fit").say
         decided = {**asdict(settings), "seed": seed, "views": [str(view) for view in views]}
         decided |= {"data": fingerprint(pool.source), "labels": digest(pool.source.labels.tobytes())}
-        decided |= {} if pool.source.groups is None else {"groups": digest(pool.source.groups.tobytes())}
+        decided |= {"class_names": digest("\n".join(pool.source.class_names).encode()), "version": __version__}
+        decided["groups"] = None if pool.source.groups is None else digest(pool.source.groups.tobytes())
         decided["weights"] = self.weights and digest(self.weights.read_bytes())
-        self.everything = not len(pool.unlabelled)
-        """Whether every image has a label."""
+        self.without = without
+        """Images without a label."""
+        self._source, self._some = pool.source, pool.unlabelled[evenly_spaced(pool.unlabelled, LOOKED_AT)]
+        """What was given, and rows of images without a label that tell how frequent the classes are."""
         if settings.strategy in ("supervised", "probe", "finetune"):
             self.pool = pool = pool.labelled_alone()
         precision = fastest_precision(device.type)
@@ -159,34 +177,42 @@ class Fit:
         self.lab = Lab(self.stages, *views, seed, device, precision)
         self.features = Features(pool, None if self.weights is None else self._embedded)
         self.parts = held_out(pool.labels, seed, pool.groups)
-        self.experts = self._experts()
-        self.together = settings.strategy in ("auto", "selftrain") and len(pool.unlabelled) > 0
+        self.together = settings.strategy in ("auto", "selftrain") and without >= ENOUGH
         """Whether the experts are asked together, and what they say is learned."""
+        self.experts = self._experts()
         self.teaches = self.together and bool(self.parts) and self._time_to_self_train()
-        left = settings.budget - (self._asking(paces["image"]) if paces else self.stages.seconds())
+        left = settings.budget - (self._asking(paces["image"]) if paces else self.stages.seconds_before)
         self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
 
     def go(self) -> Fitted:
         """Try the arms on folds, take the best, and make the classifier."""
+        with self.stages.timed():
+            return self._go()
+
+    def seconds(self) -> float:
+        """That all starts of this fit have taken together, up to the end of the last."""
+        return self.stages.seconds_before
+
+    def _go(self) -> Fitted:
         counts = np.bincount(self.pool.labels, minlength=len(self.pool.source.class_names))
         for cls in np.flatnonzero(counts == 0):
             self._note(f"no image is labelled {self.pool.source.class_names[cls]!r}: it will never be named")
-        if self.everything:
-            self._note("every image has a label: there is nothing to train itself on")
-        return self._chosen(self._try_arms()) if counts.max() > 1 else self._without_folds()
+        if self.without < ENOUGH:
+            few = f"only {self.without} images have none" if self.without else "every image has a label"
+            self._note(f"{few}: there is nothing to train itself on")
+        return self._chosen(self._try_arms()) if self.parts else self._without_folds()
 
     def _experts(self) -> list[str]:
         """The arms to try that learn from nothing but labels, safest first."""
         wish, pretrained = self.settings.strategy, self.weights is not None
-        all_of_them = wish == "auto" or (wish == "selftrain" and len(self.pool.unlabelled) > 0)
+        all_of_them = wish == "auto" or self.together
         few = len(self.pool.labelled) <= FEW * len(np.unique(self.pool.labels))
-        others = len(self.pool.unlabelled) > 0
         fits = {
             "supervised": True,
             "probe": all_of_them and pretrained,
             "finetune": all_of_them and pretrained,
-            "kernel": all_of_them and others,
-            "propagate": all_of_them and others and few,
+            "kernel": self.together,
+            "propagate": self.together and few and len(self.pool.source) <= MOST_PROPAGATED,
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 
@@ -257,12 +283,16 @@ class Fit:
 
     def _prior(self, fitted: CrossFitted) -> np.ndarray:
         """Shares of the classes among the unlabelled images; those that have a label, equal in number if not."""
+        return self._shares(fitted.mean(self._looked_at()))
+
+    def _shares(self, calibrated: np.ndarray) -> np.ndarray:
+        """Of the classes, float [K], among images with these probabilities [N, K], which took all to be equal."""
         classes = np.unique(self.pool.labels)
-        calibrated = fitted.mean(self._looked_at())[:, classes]
+        known = calibrated[:, classes]
         equal = np.full(len(classes), 1 / len(classes))
-        prior = np.zeros(len(self.pool.source.class_names))
-        prior[classes] = class_prior(calibrated / calibrated.sum(axis=1, keepdims=True), equal)
-        return prior
+        shares = np.zeros(len(self.pool.source.class_names))
+        shares[classes] = class_prior(known / known.sum(axis=1, keepdims=True), equal)
+        return shares
 
     def _chosen(self, tried: dict[str, CrossFitted]) -> Fitted:
         scores = {name: self._score(fitted) for name, fitted in tried.items()}
@@ -274,12 +304,11 @@ class Fit:
             self._note(f"{name}: {warning}")
         self._note(f"{best}: chosen by what the folds gave")
         network, scale, shift = made  # type: ignore[misc]  # supervised is always made
-        said = softmax(tried[best].held_logits, axis=1)
-        network.thresholds = thresholds(said.max(axis=1), said.argmax(axis=1) == tried[best].held_labels)
-        confusion = self._confusion(tried[best])
-        shares = np.bincount(self.pool.labels, minlength=len(confusion)) / len(self.pool.labels)
+        held, said = tried[best].held_labels, softmax(tried[best].held_logits, axis=1)
+        network.thresholds = thresholds(said.max(axis=1), said.argmax(axis=1) == held, self._frequent(held))
         learned_from = 1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled)
-        estimate = expected_macro_f1(confusion, shares, self.seed, self.tested_on, float(learned_from))
+        confusion = self._confusion(tried[best])
+        estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, float(learned_from))
         return Fitted(self._finished(network, scale, shift), best, estimate, scores, self.said, self.pseudo_labels)
 
     def _made(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
@@ -290,10 +319,18 @@ class Fit:
         weights = tried[name].weights
         # A fit that goes on has less time left, and is told what it was told before.
         left = float(self.stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
-        as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
+        as_planned = self._as_planned(name)
         # Where no time is left, what was asked beside others is taken.
         network = self._network(name, "final", left) if left > as_planned else self._network(name, "all", as_planned)
-        return network, weights[name], weights[RARE] * self._rare()
+        scale, shift = weights[name], weights[RARE] * self._rare()
+        if self.without >= ENOUGH:
+            said = outputs(network, self._source.subset(self._some)) * scale + shift
+            self.shares = self._shares(softmax(said, axis=1))
+        return network, scale, shift
+
+    def _as_planned(self, name: str) -> float:
+        """Seconds, if nothing before has taken more."""
+        return self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
 
     def _network(self, name: str, part: str, seconds: float) -> Classifier:
         """An expert's; one that is trained already is only read back."""
@@ -306,30 +343,38 @@ class Fit:
 
         After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
         so its confidence is set to what the folds got right. The student goes on from the teacher, if that has its
-        backbone, or from the supervised expert, if that was asked.
+        backbone, or from the supervised expert, if that was asked. What took longer than planned, as on a machine that
+        has other work to do, takes no more than half of the student's time; the rest is over the budget.
         """
         kept = self._looked_at()
         pool = replace(self.pool, unlabelled=np.setdiff1d(self.pool.unlabelled, kept))
-        logs, right = self._logs(self._said(name, tried)), self._right(tried[name])
-        told = logs[kept].argmax(axis=1)
+        logs = self._logs(self._said(name, tried))
+        self.shares = self._shares(np.exp(logs[self._some]))
+        right = self._right(tried[name])
         start = self._network("supervised", "all", 0.0) if name in ("committee", "selftrain") else None
+        by_others = logs[kept].argmax(axis=1)
+        teacher = None
         if name == "selftrain":
             arm = SelfTrain(self.lab, self.settings.teacher, self._prior(tried[name]), {"all": logs})
             logits = arm.logits(pool, "all", self.budget.share(WEIGHTS["teacher"]))
             if self.settings.teacher == self.settings.backbone:
-                start = arm.train(pool, "all", 0.0)
+                teacher = start = arm.train(pool, "all", 0.0)
             logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
             logs = log_softmax(logs / temperature_for(logs[kept], right), axis=1)
         rows = pool.unlabelled
         student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
-        network = student.train(pool, f"of-{name}", self.budget.share(math.inf))
+        seconds = max(self.budget.share(math.inf), self._as_planned("student") / 2)
+        network = student.train(pool, f"of-{name}", seconds)
         self._tell_apart(logs)
-        logits = outputs(network, self._some())
-        agrees = float((logits.argmax(axis=1) == told).mean())
-        self._note(f"student: says what its teachers say of {agrees:.1%} of {len(kept):,} images it has not seen")
-        if agrees >= right:
-            return network, 1 / temperature_for(logits, right), np.zeros(logits.shape[1])
-        self._note("student: differs from its teachers more often than they are wrong; the next best is taken")
+        learned = [("student", network, logs[kept].argmax(axis=1))]
+        learned += [("teacher", teacher, by_others)] if teacher else []
+        for who, network, told in learned:
+            logits = outputs(network, self.pool.source.subset(kept))
+            agrees = float((logits.argmax(axis=1) == told).mean())
+            self._note(f"{who}: agrees with all before it on {agrees:.1%} of {len(kept):,} images it has not seen")
+            if agrees >= right:
+                return network, 1 / temperature_for(logits, right), np.zeros(logits.shape[1])
+            self._note(f"{who}: differs from them more often than they are wrong; the next best is taken")
         return None
 
     def _tell_apart(self, logs: np.ndarray) -> None:
@@ -361,8 +406,13 @@ class Fit:
         return rarity(self.pool.labels, len(self.pool.source.class_names))
 
     def _without_folds(self) -> Fitted:
-        self._note("every class has one label: none can be held out, so nothing is chosen and nothing foretold")
-        name = "probe" if self.weights else "supervised"
+        name = self.settings.strategy
+        if name not in ("supervised", "probe", "finetune"):
+            name = "probe" if self.weights else "supervised"
+        self._note(
+            "no label can be held out, since every class has one label or is in one group: nothing is chosen, "
+            f"calibrated or foretold; taken is {name}"
+        )
         network = self._network(name, "final", self.budget.share(math.inf))
         return Fitted(self._finished(network, 1.0, np.zeros(len(network.class_names))), name, None, {}, self.said, {})
 
@@ -381,16 +431,20 @@ class Fit:
         return float(macro_f1(self._confusion(fitted)))
 
     def _right(self, fitted: CrossFitted) -> float:
-        """Share of held-out images that are named right, one of two being added as right."""
-        right = (fitted.held_logits.argmax(axis=1) == fitted.held_labels).sum()
-        return float((right + 1) / (len(fitted.held) + 2))
+        """Share of images like the unlabelled that are named right, by those held out; one of two is added as right."""
+        right = fitted.held_logits.argmax(axis=1) == fitted.held_labels
+        return float((right @ self._frequent(fitted.held_labels) + 1) / (len(right) + 2))
 
-    def _some(self) -> ArraySource:
-        return self.pool.source.subset(self._looked_at())
+    def _frequent(self, labels: np.ndarray) -> np.ndarray:
+        """For each label how much it counts where classes have the shares of the unlabelled images; 1 on average."""
+        counts = np.bincount(labels, minlength=len(self.shares))
+        frequent = (self.shares / np.maximum(counts, 1))[labels]
+        weights: np.ndarray = frequent * len(labels) / frequent.sum()
+        return weights
 
     def _looked_at(self) -> np.ndarray:
-        """Rows of evenly spaced unlabelled images, or of labelled ones where there are none; int64."""
-        rows = self.pool.unlabelled if len(self.pool.unlabelled) else self.pool.labelled
+        """Rows of evenly spaced unlabelled images, int64."""
+        rows = self.pool.unlabelled
         spaced: np.ndarray = rows[evenly_spaced(rows, min(LOOKED_AT, -(-len(rows) // KEPT_EVERY)))]
         return spaced
 
@@ -417,11 +471,15 @@ def refuse_unsuitable(source: ArraySource, settings: FitSettings) -> None:
             from labels.
     """
     channels, height, width = source.shape
+    if max(height, width) < LEAST_SIDE:
+        raise InputError(f"images of {height}x{width} pixels: the longer side needs {LEAST_SIDE}. Enlarge them first.")
     for backbone in (settings.backbone, settings.teacher):
         refuse_size("images", height, width, backbone, make_backbone(backbone, channels).image_size)
     if settings.start_from is None:
         return
     weights = Path(settings.start_from)
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such model file. Make a backbone.safetensors with: fewlabels pretrain")
     if read_weights(weights)[1].get("kind") == "classifier":
         raise InputError(
             f"{weights}: a classifier, which has learned from labels that are to be held out here. "

@@ -13,6 +13,7 @@ from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.fit.loop import Objective
 from fewlabels.fit.pool import Pool
+from fewlabels.seeding import seed_from
 from fewlabels.views.cutmix import cutmix
 
 
@@ -49,7 +50,9 @@ class Labels(Objective):
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Views float [B, C, H, W] and labels int64 [B]."""
-        rows = torch.from_numpy(self._rows.at(step))
+        # Classes take turns; always in the same order, 64 of them would be weak, or strong, for ever.
+        turn = 1 if seed_from(self.seed, "halves", step) % 2 else -1
+        rows = torch.from_numpy(self._rows.at(step)[::turn].copy())
         images = self.pool.source.read(rows).to(self.device)
         weak, strong = images.tensor_split(2)
         views = [self.weak(weak, (self.seed, "labelled", step)), self.strong(strong, (self.seed, "labelled too", step))]
@@ -86,8 +89,6 @@ class SelfTrainingSettings:
     """Of the loss on them, beside that on the labels."""
     sigmas: float = 2.0
     """Of SoftMatch: how fast the weight of a doubtful prediction falls."""
-    temperature: float = 1.0
-    """Below 1 sharpens the teacher's predictions."""
     memory: float = 0.99
     """Decay of the running mean and variance of the confidence, and of the share of each class."""
     align: bool = True
@@ -174,7 +175,7 @@ class SelfTraining(Objective):
     def targets(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Targets [B, K] and weights [B] from the teacher's logits; the running figures take these in."""
         keep = self.settings.memory
-        plain = (logits.float() / self.settings.temperature).softmax(dim=1)
+        plain = logits.float().softmax(dim=1)
         self.shares.lerp_(plain.mean(dim=0), 1 - keep)
         aligned = plain
         if self.settings.align:

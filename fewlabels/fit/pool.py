@@ -39,7 +39,7 @@ class Pool:
         pool = cls(source, np.flatnonzero(known), np.flatnonzero(~known))
         found = len(np.unique(pool.labels))
         if found < 2:
-            raise InputError(f"{found} class{'' if found == 1 else 'es'} with labels: 2 are needed. Label more images.")
+            raise InputError(f"{found} class{'' if found == 1 else 'es'} with labels: 2 are needed. Label or use more.")
         return pool
 
     @property
@@ -91,14 +91,21 @@ def folds(labels: np.ndarray, number: int, seed: int, groups: np.ndarray | None 
 
 
 def _of_groups(labels: np.ndarray, number: int, seed: int, groups: np.ndarray) -> list[np.ndarray]:
-    number = min(number, len(np.unique(groups)))
+    number = min(number, len(np.unique(groups)), np.bincount(labels).max())
     if number < 2:
         return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds is spread as far as it goes
         parts = StratifiedGroupKFold(number, shuffle=True, random_state=seed).split(labels, labels, groups)
-        found = [held[np.isin(labels[held], labels[learned])] for learned, held in parts]
+        found = [_whole_groups(labels, groups, *part) for part in parts]
     return [held for held in found if len(held)]
+
+
+def _whole_groups(labels: np.ndarray, groups: np.ndarray, learned: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """What is held out, less the groups without which a class could not be learned."""
+    needed = groups[held[~np.isin(labels[held], labels[learned])]]
+    whole: np.ndarray = held[~np.isin(groups[held], needed)]
+    return whole
 
 
 def held_out(labels: np.ndarray, seed: int, groups: np.ndarray | None = None) -> list[np.ndarray]:

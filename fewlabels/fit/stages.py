@@ -3,7 +3,8 @@
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Stages:
         """Whether steps follow from seconds alone, whatever the clock says."""
         self._paces: dict[str, float] = dict(paces or {})
         """Seconds a step of each arm, as given or as last seen."""
+        self._clock = self.folder / "seconds.json"
         file = self.folder / "decided.json"
         if file.is_file():
             with refusing_damage(file):
@@ -55,6 +57,23 @@ class Stages:
             refuse_others(f"{folder}: holds a fit", before, decided)
         else:
             write_json(file, decided)
+
+    @property
+    def seconds_before(self) -> float:
+        """That earlier starts have taken."""
+        if not self._clock.is_file():
+            return 0.0
+        with refusing_damage(self._clock):
+            return float(json.loads(self._clock.read_text()))
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the time inside the block to :attr:`seconds_before`, however it ends."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            write_json(self._clock, round(self.seconds_before + time.perf_counter() - began, 1))
 
     def network(self, arm: str, part: str, loop: Callable[[], Loop], seconds: float) -> Classifier:
         """What an arm's training on a part of the labels gives, in so many seconds and at most the loop's own steps."""
@@ -71,12 +90,12 @@ class Stages:
                 training.steps = int(json.loads(plan.read_text())["steps"])
         else:
             training.steps = min(training.steps, self._steps(arm, training, seconds, until))
-            self._note(plan, training, 0.0)
+            self._note(plan, training)
         observer = self.observer(name)
         try:
             network = training.run(observer, checkpoints)
         finally:
-            self._note(plan, training, observer.seconds_so_far())
+            self._note(plan, training)
         self._heed(name, training.objective.warning())
         if not isinstance(network, Classifier):
             raise TypeError("a stage's network is a classifier")
@@ -89,14 +108,6 @@ class Stages:
     def array(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Numbers that take a while to compute."""
         return kept_array(self.folder / f"{name}.npy", make)
-
-    def seconds(self) -> float:
-        """What the trainings have taken so far."""
-        total = 0.0
-        for plan in self.folder.glob("*-*.json"):
-            with refusing_damage(plan):
-                total += json.loads(plan.read_text())["seconds"]
-        return total
 
     def steps_in(self, arm: str, loop: Callable[[], Loop], seconds: float) -> int:
         """How many steps of an arm's training so much time is enough for."""
@@ -115,9 +126,8 @@ class Stages:
             self.warnings[name] = warning
 
     @staticmethod
-    def _note(plan: Path, training: Loop, seconds: float) -> None:
-        about = {"steps": training.steps, "seconds": round(seconds, 1), "warning": training.objective.warning()}
-        write_json(plan, about)
+    def _note(plan: Path, training: Loop) -> None:
+        write_json(plan, {"steps": training.steps, "warning": training.objective.warning()})
 
 
 def kept_array(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -71,6 +71,8 @@ def load_backbone(model: Classifier, path: Path) -> None:
         InputError: if the file is of another architecture.
     """
     tensors, about = read_weights(path)
+    if (name := about.get("backbone", model.backbone_name)) != model.backbone_name:
+        raise InputError(f"{path}: weights of {name}, not of {model.backbone_name}. Add --backbone {name}.")
     if about.get("kind") == "classifier":
         tensors = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
     load_exactly(model.backbone, tensors, path)

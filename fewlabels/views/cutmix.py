@@ -26,7 +26,7 @@ def cutmix(images: Tensor, key: tuple[int | str, ...]) -> tuple[Tensor, Tensor, 
     u = uniform(count, 4, *key)
     partners = torch.from_numpy(np.argsort(u[:, 3])).to(images.device)
     box = pixel_box(height, width, share=u[:, 0], ratio=1.0, top=u[:, 1], left=u[:, 2])
-    inside = boxes(images, *(torch.from_numpy(side).to(images.device) for side in box))
+    inside = boxes(images, *(torch.from_numpy(side).float().to(images.device) for side in box))
     mixed = torch.where(inside, images[partners], images)
     kept = torch.from_numpy(1 - box[2] * box[3] / (height * width)).float().to(images.device)
     return mixed, partners, kept

@@ -174,7 +174,7 @@ class Recipe:
         share = np.where(u["erase"] < self.erase, _between(self.erase_area, u["erase area"]), 0)
         ratio = np.exp(_plus_minus(math.log(3), u["erase ratio"]))
         box = geometry.pixel_box(height, width, share, ratio, u["erase top"], u["erase left"])
-        return photometric.erase(view, *(torch.from_numpy(side).to(view.device) for side in box))
+        return photometric.erase(view, *(torch.from_numpy(side).float().to(view.device) for side in box))
 
 
 _SHIFT = 150 / 331

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import softmax
 
 from fewlabels.evaluate import calibration_error
-from fewlabels.fit.calibration import pool_weights, rarity, temperature_for
+from fewlabels.fit.calibration import pool_weights, rarity, temperature_for, thresholds
 from fewlabels.fit.prior import class_prior
 
 
@@ -81,3 +81,10 @@ def test_the_shares_of_classes_are_found_among_images_without_labels():
 def test_no_class_is_taken_to_be_absent():
     sure = np.eye(4)[np.zeros(100, int)] * 0.999 + 0.00025
     assert class_prior(sure, np.full(4, 0.25)).min() > 0.02
+
+
+def test_a_frequent_class_counts_more_when_it_is_said_from_where_on_to_be_sure():
+    """Ten images named right, ten named wrong with less confidence; those may be of a rare class."""
+    confidence, right = np.repeat([0.9, 0.6], 10), np.repeat([True, False], 10)
+    assert thresholds(confidence, right)["0.80"] == 0.9
+    assert thresholds(confidence, right, np.repeat([1.9, 0.1], 10))["0.80"] == 0.6

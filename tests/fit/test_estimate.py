@@ -77,6 +77,13 @@ def test_the_chance_of_a_small_test_is_in_the_interval():
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
+def test_a_test_of_fewer_images_than_classes_has_some_of_each():
+    """Of 100 classes 50 images are tested: some 40 classes occur, and what is right of them counts."""
+    found = expected_macro_f1(20 * np.eye(100), np.full(100, 0.01), tested_on=50)
+    assert 0.25 < found.macro_f1 < 0.45
+    assert found.low < found.high
+
+
 def test_a_few_images_that_are_all_right_prove_little():
     labels = np.array([0, 0, 1, 1, 2, 2])
     found = foretold(labels, labels)

@@ -133,14 +133,105 @@ def test_a_student_that_has_not_learned_from_its_teachers_is_not_taken(short, mo
     assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.4
 
 
+def test_a_teacher_with_the_right_backbone_is_taken_where_the_student_has_forgotten(
+    short, monkeypatch, fmnist, tmp_path: Path
+):
+    later_is_better(monkeypatch)
+    monkeypatch.setattr(fit.Student, "train", untrained)
+    monkeypatch.setitem(STEPS, "selftrain", 120)
+    made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
+    assert made.strategy == "selftrain"
+    assert "teacher: agrees with all before it" in made.said[-2]
+    assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
+
+
+def test_a_student_has_half_of_its_time_however_late_it_is(short, monkeypatch, fmnist, tmp_path: Path):
+    later_is_better(monkeypatch)
+    monkeypatch.setattr(Budget, "share", lambda self, weight: 0.0)
+    given: dict[str, float] = {}
+    trained = fit.Student.train
+
+    def noted(self, pool, part, seconds):
+        given[part] = seconds
+        return trained(self, pool, part, seconds)
+
+    monkeypatch.setattr(fit.Student, "train", noted)
+    fitted(pool_of(fmnist), tmp_path, strategy="selftrain", budget=336.0)
+    assert given == {"of-selftrain": pytest.approx(20.0)}
+
+
 def test_where_no_time_is_left_what_was_asked_of_all_labels_is_taken(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
     monkeypatch.setattr(fit.Student, "train", untrained)
     monkeypatch.setattr(Budget, "share", lambda self, weight: 0.0)
-    made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
+    made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain", teacher="small")
     assert made.strategy == "supervised"
     assert (tmp_path / "stages" / "supervised-all.safetensors").is_file()
     assert not (tmp_path / "stages" / "supervised-final.safetensors").is_file()
+
+
+def test_how_frequent_the_classes_are_is_told_by_the_images_without_a_label(short, fmnist, tmp_path: Path):
+    """Trousers and bags, 40 labels of each, but nine bags for each pair of trousers in the world."""
+    kept = [np.flatnonzero(fmnist.train.labels == cls)[:number] for cls, number in ((1, 240), (8, 1840))]
+    images, labels = fmnist.train.images[np.concatenate(kept)], np.repeat([0, 1], [240, 1840])
+    whole = ArraySource(images, labels, ("trousers", "bag"))
+    pool = Pool.of(whole.hiding_all_but(balanced_indices(labels, 80, 0)))
+    work = Fit(pool, FitSettings("supervised", 30.0), fit_views(1), tmp_path, 0, Observer, tested_on=1000)
+    assert work.shares.tolist() == [0.5, 0.5]
+    assert work.go().estimate is not None
+    assert work.shares[0] == pytest.approx(0.1, abs=0.04)
+
+
+def test_too_few_images_without_a_label_teach_nothing(shortest, fmnist, tmp_path: Path):
+    pool = pool_of(fmnist, labels=100, images=250)
+    made = fitted(pool, tmp_path / "auto")
+    assert list(made.tried) == ["supervised"]
+    assert "only 150 images have none: there is nothing to train itself on" in made.said
+    with pytest.raises(InputError, match=r"strategy kernel: .* 200 are needed, there are 150. Choose auto"):
+        fitted(pool, tmp_path / "kernel", strategy="kernel")
+    assert not (tmp_path / "kernel").exists()
+
+
+def test_one_group_leaves_nothing_to_foretell(short, fmnist, tmp_path: Path):
+    few = fmnist.train.first_k(60)
+    patient = ArraySource(few.images, few.labels, few.class_names, groups=np.zeros(60, np.int64))
+    made = fitted(Pool.of(patient), tmp_path)
+    assert made.estimate is None
+    assert "or is in one group" in "".join(made.said)
+
+
+def test_where_nothing_can_be_held_out_the_wish_is_followed(short, fmnist, tmp_path: Path):
+    save_backbone(ArticleBackbone(), tmp_path / "backbone.safetensors", "article")
+    start = str(tmp_path / "backbone.safetensors")
+    for wish, taken in (("finetune", "finetune"), ("supervised", "supervised"), ("auto", "probe")):
+        made = fitted(pool_of(fmnist, labels=10), tmp_path / wish, strategy=wish, start_from=start)
+        assert made.strategy == taken
+
+
+@pytest.mark.parametrize("what", ["groups", "class_names"])
+def test_a_folder_of_other_groups_or_names_is_refused(what, shortest, fmnist, tmp_path: Path):
+    few, given = fmnist.train.first_k(60), {"groups": np.arange(60) // 2, "class_names": tuple("abcdefghij")}
+    before = {"class_names": few.class_names, "groups": None}
+    for changed in (before, {**before, what: given[what]}):
+        pool = Pool.of(ArraySource(few.images, few.labels, changed["class_names"], groups=changed["groups"]))
+        if changed is before:
+            fitted(pool, tmp_path)
+        else:
+            with pytest.raises(InputError, match=f"holds a fit with {what}"):
+                fitted(pool, tmp_path)
+
+
+def test_the_time_of_all_starts_is_counted(shortest, monkeypatch, fmnist, tmp_path: Path):
+    def start() -> Fit:
+        work = Fit(pool_of(fmnist), FitSettings("supervised", 30.0), fit_views(1), tmp_path, 0, Observer)
+        with monkeypatch.context() as clock:
+            now = iter(range(0, 10**6, 7))
+            clock.setattr("fewlabels.fit.stages.time.perf_counter", lambda: float(next(now)))
+            work.go()
+        return work
+
+    first, second = start().seconds(), start().seconds()
+    assert second > first > 0
 
 
 def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -199,6 +290,7 @@ def test_one_label_a_class_leaves_nothing_to_foretell(short, fmnist, tmp_path: P
     [
         ({"strategy": "selftrian"}, "Did you mean selftrain"),
         ({"budget": 0.0}, "budget 0 s: must be above 0"),
+        ({"budget": float("inf")}, "budget inf s: must be above 0, and have an end"),
         ({"strategy": "finetune"}, "strategy finetune: needs a pretrained backbone"),
         ({"start_from": "none.safetensors"}, "no such model file"),
     ],
@@ -277,6 +369,12 @@ def test_a_classifier_is_no_pretrained_backbone_here(short, fmnist, tmp_path: Pa
     save_classifier(Classifier("article", ["a", "b"]), tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="has learned from labels that are to be held out"):
         fitted(pool_of(fmnist), tmp_path / "fit", start_from=str(tmp_path / "model.safetensors"))
+
+
+def test_images_that_are_hardly_any_are_refused(fmnist, tmp_path: Path):
+    pool = Pool.of(ArraySource(np.zeros((4, 4, 3), np.uint8), np.array([0, 1, 0, 1]), ("a", "b")))
+    with pytest.raises(InputError, match="images of 4x3 pixels: the longer side needs 5"):
+        fitted(pool, tmp_path / "fit", backbone="small")
 
 
 def test_images_of_a_size_the_backbone_does_not_take(fmnist, tmp_path: Path):

@@ -44,6 +44,19 @@ def test_labels_by_hand(pool, networks):
     torch.testing.assert_close(objective(*networks, 5), by_hand)
 
 
+def test_no_number_of_classes_has_some_always_weak(fmnist):
+    """64 classes and batches of 64: each class has one place in every batch."""
+    names = [str(cls) for cls in range(64)]
+    pool = Pool.of(ArraySource(fmnist.train.images[:64], np.arange(64), names))
+    objective = Labels(pool, plain, brighter, LabelSettings(), seed=0)
+    strong = np.zeros(64, int)
+    for step in range(40):
+        images, labels = objective.batch(step)
+        strong[labels[32:]] += 1
+        assert images[32:].min() >= 0.5
+    assert 8 < strong.min() <= strong.max() < 32
+
+
 def test_each_class_as_often_as_it_has_labels_if_not_balanced(fmnist):
     labels = np.array([0] * 9 + [1] * 3)
     pool = Pool.of(ArraySource(fmnist.train.images[:12], labels, NAMES))

@@ -62,6 +62,23 @@ def test_a_group_is_held_out_as_a_whole():
     assert min(counts) > 60
 
 
+def test_a_patient_who_alone_has_a_class_is_learned_from_with_all_images():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 30, 200)
+    labels = rng.integers(0, 2, 200)
+    labels[np.flatnonzero(groups == 7)[::2]] = 2  # the other images of patient 7 show what others have, too
+    for part in held_out(labels, 0, groups):
+        assert not set(groups[part]) & set(np.delete(groups, part))
+        assert 7 not in groups[part]
+
+
+def test_groups_of_few_labels_are_divided_as_far_as_it_goes():
+    labels = np.repeat(np.arange(5), 2)  # two of each: not enough for three folds
+    parts = held_out(labels, 0, np.arange(10))
+    assert sorted(np.concatenate(parts)) == list(range(10))
+    assert held_out(np.arange(5), 0, np.arange(5)) == []
+
+
 def test_one_group_cannot_be_divided():
     assert held_out(np.array([0, 1, 0, 1]), 0, np.zeros(4, np.int64)) == []
 

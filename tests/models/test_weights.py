@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from fewlabels.errors import InputError
-from fewlabels.models.backbones import ArticleBackbone
+from fewlabels.models.backbones import ArticleBackbone, make_backbone
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_backbone, load_classifier, save_backbone, save_classifier
 
@@ -43,6 +43,12 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path):
     save_backbone(ArticleBackbone(channels=3), tmp_path / "rgb.safetensors", "article")
     with pytest.raises(InputError, match=r"another architecture \(0.weight is \(32, 3, 3, 3\)"):
         load_backbone(Classifier("article", ["a"]), tmp_path / "rgb.safetensors")
+
+
+def test_the_backbone_that_a_file_names_is_the_one_to_ask_for(tmp_path: Path):
+    save_backbone(make_backbone("resnet18", 1), tmp_path / "mine.safetensors", "resnet18")
+    with pytest.raises(InputError, match=r"weights of resnet18, not of article\. Add --backbone resnet18"):
+        load_backbone(Classifier("article", ["a"]), tmp_path / "mine.safetensors")
 
 
 def test_nothing_is_ever_unpickled(tmp_path: Path):
