@@ -32,7 +32,7 @@ def main() -> None:
         report = round((PLACE / "report.html").stat().st_size / 1e6, 2)
         about = {"again_seconds": again, "report_mb": report, **told}
         file.replace([*arms, {"what": "command", "arm": "", **about}])
-    _picture()
+        _picture()
 
 
 def _seconds() -> float:

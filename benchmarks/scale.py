@@ -53,7 +53,7 @@ def least_seconds(settings: CompareSettings, workers: int) -> float:
 
     >>> settings = CompareSettings(pairs=6, budget=3600.0)
     >>> [round(least_seconds(settings, workers)) for workers in (1, 6, 36)]
-    [3060, 510, 399]
+    [1800, 300, 235]
     """
     cells = sum(settings.seconds(cell.arm.kind) for cell in settings.cells())
     pretrainings = settings.pairs * len(settings.methods) * settings.seconds("pretrain")

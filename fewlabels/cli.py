@@ -64,7 +64,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # some versions of typer return this instead of raising
-        print("\nStopped. The same command goes on from what is done.", file=sys.stderr)
+        print("\nStopped.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -375,6 +375,7 @@ BAD = [
     ("arrays of other lengths", arrays(images=GRAY, labels=np.arange(3)), "OWN t.npz", "3 labels for 4 images"),
     ("a pickle in an npz", arrays(images=np.array([{}], object)), "OWN t.npz", "not a whole .npz file of numbers"),
     ("a size for arrays", arrays(images=GRAY), "OWN t.npz --size 28", "Leave out --size"),
+    ("a size for a .npy", nothing, PRETRAIN + " --size 28", "Leave out --size"),
     ("a size of nothing", nothing, "OWN photos --size 2", "--size 2: must be 8 or more"),
     ("images alone", arrays(images=GRAY), "OWN t.npz", "t.npz: no image has a label. Name some"),
     ("more labels than there are", photos, "OWN photos --labels 7", "Ask for 1 to 6"),
@@ -543,7 +544,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "Stopped. The same command goes on" in errors
+    assert "Stopped; what is done is saved. Go on with: fewlabels article --quick" in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.rglob("*.tmp"))
 

@@ -8,7 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fewlabels.commands.options import DataFolder, Device, Logger, Out, at_least, command_line, device_of
+from fewlabels.commands.options import (
+    DataFolder,
+    Device,
+    Logger,
+    Out,
+    at_least,
+    command_line,
+    device_of,
+    saying_how_to_go_on,
+)
 
 
 def article(
@@ -40,7 +49,8 @@ def article(
     splits = fashion_mnist(data, say=console.print)
     log = make_logger(logger, out, {"command": command_line(), **asdict(plan)})
     run = ArticleRun(out, splits.train, splits.test, plan, seeds, log, console, torch_device)
-    gathered = result(run, command_line(), quick)
+    with saying_how_to_go_on():
+        gathered = result(run, command_line(), quick)
     log.close()
     report = write_report(gathered, out)
     table = Table("arm", "labels", "epochs", "pretr.", "macro-F1", "s", title="Test macro-F1 by arm")

@@ -57,6 +57,8 @@ def predict(
         console.print(f"{unread:,} files could not be read: see the column problem.", highlight=False)
     if sure_from is not None:
         few = f"below a probability of {sure_from:.2f} fewer than {precision:.0%} are right"
+        if sure_from > 1:
+            few = f"at no probability {precision:.0%} of the labels held out were right"
         console.print(f"Unsure of {unsure:,} of {done - unread:,}: {few}.", highlight=False)
     if out is not None:
         console.print(f"{done - unread:,} predictions: {out}", soft_wrap=True)

@@ -99,6 +99,7 @@ def pretrain(
 
     Example: `fewlabels pretrain fashion-mnist --method mocov2 --out runs/pretrain`
     """
+    from fewlabels.data.arrays import refuse_size
     from fewlabels.data.dataset import FASHION_MNIST
     from fewlabels.data.npy import NpySource
     from fewlabels.data.source import UNLABELLED
@@ -135,6 +136,7 @@ def pretrain(
     if resume and not holds_run(out):
         console.print("Nothing is saved there yet: beginning at the first step.")
     if Path(dataset).suffix.lower() == ".npy":
+        refuse_size(Path(dataset), size)
         source: Any = NpySource(Path(dataset))
         labelled = None
     else:

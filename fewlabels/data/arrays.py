@@ -29,11 +29,20 @@ def arrays_listed(file: Path, size: int | None = None) -> tuple[np.ndarray, List
     Raises:
         InputError: if a size was asked for, as well.
     """
-    if size is not None:
-        raise InputError(f"{file}: arrays are taken in their own size. Leave out --size.")
+    refuse_size(file, size)
     whole, listing = arrays_read(file)
     eight_bits, preparation = in_eight_bits(whole)
     return eight_bits, listing, preparation
+
+
+def refuse_size(file: Path, size: int | None) -> None:
+    """Arrays are taken as they are.
+
+    Raises:
+        InputError: if a size was asked for.
+    """
+    if size is not None:
+        raise InputError(f"{file}: arrays are taken in their own size. Leave out --size.")
 
 
 def arrays_read(file: Path) -> tuple[np.ndarray, Listing]:

@@ -74,6 +74,9 @@ def opened(
         name, line = next(iter(failed.items()))
         more = f"; so are {len(failed) - 1:,} more" if len(failed) > 1 else ""
         say(f"Left out: {name} ({line}){more}. To see all: fewlabels check {data}")
+    square = f"{found.source.shape[1]}x{found.source.shape[2]}"
+    if size is None and found.longest > max(found.source.shape[1:]):
+        say(f"Images of up to {found.longest:,} pixels a side are brought to {square}. --size N keeps finer detail.")
     return _parted(listing, found.source.images, found.rows, share, found.preparation, failed, say)
 
 

@@ -33,6 +33,8 @@ from fewlabels.records import usable_cores
 
 LOOKED_AT = 256
 """Images that tell what the others are like."""
+LAYOUT = 2
+"""Of what is kept; another is kept beside it."""
 CHUNK = 500
 """Images that a process decodes at a time; what is whole is not decoded again."""
 WORKERS_FROM = 2000
@@ -53,6 +55,8 @@ class Decoded(NamedTuple):
     """What is wrong with the others, by row of the listing."""
     preparation: Preparation
     """What was done with their pixels."""
+    longest: int
+    """Pixels of the longest side of those looked at, as they lie on disk."""
 
 
 def decoded_images(listing: Listing, folder: Path, side: int | None = None, told: Told | None = None) -> Decoded:
@@ -69,12 +73,14 @@ def decoded_images(listing: Listing, folder: Path, side: int | None = None, told
         KeyboardInterrupt: after Ctrl-C; what is decoded is kept.
     """
     items = [listing.item(row) for row in range(len(listing.names))]
-    place = folder / digest(json.dumps([listing.names, [_stamp(item) for item in items], side]).encode())
+    place = folder / digest(json.dumps([LAYOUT, listing.names, [_stamp(item) for item in items], side]).encode())
     if not (place / "form.json").is_file():
         writable_folder(place)
         looked_at = [items[row] for row in evenly_spaced(items, LOOKED_AT)]
-        write_json(place / "form.json", asdict(form_of(looked_at, side)))
-    form = Form(**json.loads((place / "form.json").read_text()))
+        form, longest = form_of(looked_at, side)
+        write_json(place / "form.json", {"form": asdict(form), "longest": longest})
+    looks = json.loads((place / "form.json").read_text())
+    form = Form(**looks["form"])
     if not (place / "failed.json").is_file():
         write_json(place / "failed.json", _decode(items, form, place, told or (lambda done, of: None)))
     failed = {int(row): line for row, line in json.loads((place / "failed.json").read_text()).items()}
@@ -83,7 +89,7 @@ def decoded_images(listing: Listing, folder: Path, side: int | None = None, told
         raise InputError(f"{listing.root / listing.names[0]}: {failed[0]}; nor can another image here be read.")
     images, stretch = _usable(place, form, rows)
     source = ArraySource(images, listing.labels[rows], listing.class_names, str(listing.root))
-    return Decoded(source, rows, failed, Preparation(form, stretch))
+    return Decoded(source, rows, failed, Preparation(form, stretch), looks["longest"])
 
 
 def _decode(items: Sequence[str | bytes], form: Form, place: Path, told: Told) -> Failed:

@@ -154,8 +154,8 @@ def image_of(item: str | bytes) -> np.ndarray:
         raise InputError(f"cannot be read ({error.strerror})") from None
 
 
-def form_of(items: Sequence[str | bytes], side: int | None) -> Form:
-    """What suits these images: as many channels, as large and as precise as they need.
+def form_of(items: Sequence[str | bytes], side: int | None) -> tuple[Form, int]:
+    """What suits these images: as many channels, as large and as precise as they need; and their longest side.
 
     Raises:
         InputError: if none of them can be decoded.
@@ -178,11 +178,12 @@ def form_of(items: Sequence[str | bytes], side: int | None) -> Form:
     usual = 3 if set(channels.tolist()) == {1, 3} else int(channels[count.argmax()])
     dtype = next(name for name in PRECISIONS if name in dtypes)
     heights, widths = ({shape[axis] for shape in shapes} for axis in (1, 2))
-    if len(heights) == len(widths) == 1 and side is None and max(*heights, *widths) <= SIDE:
-        return Form(usual, heights.pop(), widths.pop(), dtype)
+    longest = max(*heights, *widths)
+    if len(heights) == len(widths) == 1 and side is None and longest <= SIDE:
+        return Form(usual, heights.pop(), widths.pop(), dtype), longest
     longer = int(np.median([max(shape[1:]) for shape in shapes]))
     square = side or min(longer, SIDE)
-    return Form(usual, square, square, dtype)
+    return Form(usual, square, square, dtype), longest
 
 
 def formed(image: np.ndarray, form: Form) -> np.ndarray:

@@ -49,6 +49,10 @@ def _separated(file: Path, separator: str) -> dict[str, list[str]]:
     """Columns of a CSV or TSV file, names in lower case."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
+            first = text.readline()
+            if separator == "," and ";" in first and "," not in first:
+                separator = ";"  # as spreadsheets of many countries write it
+            text.seek(0)
             rows = list(csv.reader(text, delimiter=separator, strict=True))
     except UnicodeDecodeError:
         raise InputError(f"{file}: not UTF-8 text. Save the table as 'CSV UTF-8'.") from None

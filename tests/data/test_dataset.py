@@ -90,6 +90,19 @@ def test_the_form_of_images_goes_with_them(fmnist, tmp_path: Path):
     assert np.array_equal(found.preparation(content), found.train.images[2])
 
 
+def test_large_images_are_made_smaller_and_it_is_said(tmp_path: Path):
+    said: list[str] = []
+    for row, (width, height) in enumerate([(100, 80), (300, 120), (120, 100)]):
+        Image.new("L", (width, height), 40 * row).save(tmp_path / f"{row}.png")
+    (tmp_path / "table.csv").write_text("path,label\n0.png,a\n1.png,b\n2.png,b\n")
+    for _ in range(2):  # decoded, and as it was kept
+        assert opened(str(tmp_path / "table.csv"), say=said.append).train.shape == (1, 96, 96)
+    assert said == ["Images of up to 300 pixels a side are brought to 96x96. --size N keeps finer detail."] * 2
+    said.clear()
+    assert opened(str(tmp_path / "table.csv"), size=80, say=said.append).train.shape == (1, 80, 80)
+    assert said == []
+
+
 def test_what_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"fashion-mist: no such file or folder\. Did you mean fashion-mnist\?"):
         opened("fashion-mist")

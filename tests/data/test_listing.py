@@ -50,6 +50,11 @@ def test_a_folder_may_be_divided_into_training_and_test(folder):
     ]
 
 
+def test_a_table_may_be_a_spreadsheets_with_semicolons(folder):
+    found = listed(table(folder, "path;label\ncat/1.png;a, or b\n4.png;\n"))
+    assert (found.names, found.class_names, found.labels.tolist()) == (["cat/1.png", "4.png"], ("a, or b",), [0, -1])
+
+
 def test_a_table_says_label_split_and_group(folder):
     rows = "path,Label,split,group\ncat/1.png,10,train,a\n4.png,,test,\ndog/deep/3.jpg,9,Test,b\n\n"
     found = listed(table(folder, rows))
