@@ -20,7 +20,7 @@ PICTURE = Path(__file__).parent.parent / "docs" / "report.png"
 
 
 def main() -> None:
-    """Measure, unless it is measured; the picture is taken again."""
+    """Measure and take the picture, unless it is measured."""
     file = ResultFile("compare", "python -m benchmarks.compare", keys=("what", "arm"))
     if not file.has(what="command", arm=""):
         _seconds()  # a start that goes on has less to do: what counts is what all of them took
@@ -31,8 +31,8 @@ def main() -> None:
         told = {name: result[name] for name in ("verdict", "asked", "audit", "seconds")}
         report = round((PLACE / "report.html").stat().st_size / 1e6, 2)
         about = {"again_seconds": again, "report_mb": report, **told}
-        file.replace([*arms, {"what": "command", "arm": "", **about}])
         _picture()
+        file.replace([*arms, {"what": "command", "arm": "", **about}])
 
 
 def _seconds() -> float:

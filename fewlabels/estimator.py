@@ -38,7 +38,8 @@ class FewLabelsClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     the same machine gives the same classifier.
 
     Args:
-        strategy: ``auto``, ``supervised``, ``probe``, ``finetune``, ``kernel``, ``propagate`` or ``selftrain``.
+        strategy: ``auto``, ``supervised``, ``probe``, ``finetune``, ``kernel``, ``propagate`` or ``selftrain``; for
+            ``kernel`` and ``propagate`` 200 images without a label are needed.
         budget: work for the training, in seconds of about one core of a current processor; more cores take less.
         backbone: ``article`` (28x28 pixels), ``small``, ``resnet18``, ``resnet50`` or ``timm/NAME``; None: ``article``
             if it suits, else ``small``.

@@ -10,7 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from fewlabels.commands.csv_output import csv_rows, harmless, path_cell, printable, way_to_images
-from fewlabels.commands.options import Data, DataFolder, Out, Size, at_least, command_line
+from fewlabels.commands.options import (
+    Data,
+    DataFolder,
+    Out,
+    Size,
+    at_least,
+    command_line,
+    saying_how_to_go_on,
+)
 from fewlabels.data.tables import TABLES
 from fewlabels.errors import InputError
 
@@ -48,7 +56,7 @@ def check(
     prefix = None if fix is None else _prefix(fix, Path(dataset))
     console = Console()
     writable_folder(out)
-    with counting(console, "reading", "files") as told:
+    with saying_how_to_go_on(), counting(console, "reading", "files") as told:
         looked = looked_at(dataset, data, size, console.print, told)
     if fix is not None and looked.listing.contents is not None:
         raise InputError(f"--fix {fix}: {dataset} holds the images itself, which no table can list. Leave out --fix.")

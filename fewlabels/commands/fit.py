@@ -97,7 +97,7 @@ def fit(
         log.close()
     if fitted.estimate is not None:
         expected, low, high = fitted.estimate
-        console.print(f"Expected macro-F1: {expected:.3f} (95%: {low:.3f} to {high:.3f}), from the labels alone.")
+        console.print(f"Expected macro-F1: {expected:.3f} (95%: {low:.3f} to {high:.3f}), before any test.")
     model_file = out / "model.safetensors"
     fitted.network.preparation = found.preparation
     save_classifier(fitted.network, model_file)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from fewlabels.commands.csv_output import csv_rows, harmless, path_cell, way_to_images
-from fewlabels.commands.options import at_least, opened_data
+from fewlabels.commands.options import Size, at_least, opened_data
 from fewlabels.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def suggest(
         bool, typer.Option("--first", help="As if nothing were labelled yet, whatever the model is sure of.")
     ] = False,
     seed: Annotated[int, typer.Option(help="The same seed suggests the same images.", metavar="N")] = 0,
+    size: Size = None,
 ) -> None:
     """Say which images to label next, in a table to fill in.
 
@@ -68,6 +69,8 @@ def suggest(
     *model, data = paths
     if len(model) > 1:
         raise InputError(f"{data}: one path too many. Pass a model and DATA, or DATA alone.")
+    if model and size is not None:
+        raise InputError(f"--size {size}: {model[0]} has a size of its own. Leave it out.")
     listing = listed(data)
     folder = _folder_in_table(out, listing, data)
     asked = np.flatnonzero((listing.labels == UNLABELLED) & (np.array(listing.splits) != "test"))
@@ -77,7 +80,7 @@ def suggest(
         drawn = np.random.default_rng(seed_from(seed, "looked at")).choice(asked, LOOKED_AT, replace=False)
         asked = np.sort(drawn)
     console = Console()
-    found = _by_model(model[0], data, asked) if model else _by_gradients(data, listing, asked, console)
+    found = _by_model(model[0], data, asked) if model else _by_gradients(data, listing, asked, size, console)
     if not len(found.rows):
         raise InputError(
             f"{data}: {next(iter(found.problems.values()))}; nor can another image without a label be read."
@@ -132,13 +135,15 @@ def _by_model(file: Path, data: Path, asked: "np.ndarray") -> Candidates:
     return Candidates(np.concatenate(rows), np.concatenate(features), known, problems)
 
 
-def _by_gradients(data: Path, listing: "Listing", asked: "np.ndarray", console: Console) -> Candidates:
+def _by_gradients(
+    data: Path, listing: "Listing", asked: "np.ndarray", size: int | None, console: Console
+) -> Candidates:
     """What needs no model."""
     import numpy as np
 
     from fewlabels.fit.gradients import gradient_features
 
-    found = opened_data(str(data), None, console)
+    found = opened_data(str(data), None, console, size=size)
     row_of = {name: row for row, name in enumerate(listing.names)}
     rows = np.array([row_of[name] for name in found.names[0]], dtype=np.int64)
     wanted = np.isin(rows, asked)

@@ -272,6 +272,8 @@ class Bench:
         about: dict[str, Any] = {"arm": asdict(cell.arm), "labels": cell.labels, "pair": cell.pair}
         about |= {"version": __version__, "data": fingerprint(self.train), "test": fingerprint(self.test)}
         about |= {"given": digest(self.train.labels.tobytes()), "precision": self.precision}
+        groups = self.train.groups
+        about |= {"class_names": self.train.class_names, "groups": groups is not None and digest(groups.tobytes())}
         about |= {"backbone": self.settings.backbone, "views": [str(view) for view in self.fit_views]}
         about |= {"seconds": round(self.seconds_of(cell.arm.kind)), "paces": self.paces(), "threads": self.threads()}
         if cell.arm.start == "own":

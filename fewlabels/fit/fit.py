@@ -66,6 +66,8 @@ LOOKED_AT = 2000
 """Unlabelled images that shares of classes and the student's temperature are taken from, and that it is tested on."""
 KEPT_EVERY = 10
 """At most so many of them are kept from the student."""
+GRACE = 0.06
+"""Of the budget: what a student may take beyond it, once, where what came before took longer than planned."""
 NEVER = -1e4
 """The logit of a class that has no label."""
 
@@ -180,32 +182,35 @@ class Fit:
         self.together = settings.strategy in ("auto", "selftrain") and without >= ENOUGH
         """Whether the experts are asked together, and what they say is learned."""
         self.experts = self._experts()
+        self._grace = 0.0 if paces else GRACE * settings.budget
         self.teaches = self.together and bool(self.parts) and self._time_to_self_train()
-        left = settings.budget - (self._asking(paces["image"]) if paces else self.stages.seconds_before)
+        left = settings.budget - (self._asking(paces["image"]) if paces else self.stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
 
     def go(self) -> Fitted:
         """Try the arms on folds, take the best, and make the classifier."""
-        with self.stages.timed():
+        try:
             return self._go()
+        finally:
+            self.stages.tick()
 
     def seconds(self) -> float:
-        """That all starts of this fit have taken together, up to the end of the last."""
-        return self.stages.seconds_before
+        """That all starts of this fit have taken together."""
+        return self.stages.seconds()
 
     def _go(self) -> Fitted:
         counts = np.bincount(self.pool.labels, minlength=len(self.pool.source.class_names))
         for cls in np.flatnonzero(counts == 0):
             self._note(f"no image is labelled {self.pool.source.class_names[cls]!r}: it will never be named")
-        if self.without < ENOUGH:
-            few = f"only {self.without} images have none" if self.without else "every image has a label"
-            self._note(f"{few}: there is nothing to train itself on")
+        if self.without < ENOUGH and self.settings.strategy in ("auto", "selftrain"):
+            few = f"{ENOUGH} images without a label are needed, there are {self.without}"
+            self._note(f"{few if self.without else 'every image has a label'}: there is nothing to train itself on")
         return self._chosen(self._try_arms()) if self.parts else self._without_folds()
 
     def _experts(self) -> list[str]:
         """The arms to try that learn from nothing but labels, safest first."""
         wish, pretrained = self.settings.strategy, self.weights is not None
-        all_of_them = wish == "auto" or self.together
+        all_of_them = wish in ("auto", "selftrain")
         few = len(self.pool.labelled) <= FEW * len(np.unique(self.pool.labels))
         fits = {
             "supervised": True,
@@ -261,7 +266,8 @@ class Fit:
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
         committee = tried["committee"]
         hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
-        arm = SelfTrain(self.lab, self.settings.teacher, self._prior(committee), hints)
+        self.shares = self._shares(committee.mean(self._some))
+        arm = SelfTrain(self.lab, self.settings.teacher, self.shares, hints)
         teachers = cross_fit(arm, self.pool, self.parts, partial(self.budget.share, WEIGHTS["selftrain"]))
         self._tell("selftrain", tried, pooled({"teachers": teachers, "committee": committee}))
         self._teachers = np.log(teachers.mean())
@@ -281,12 +287,8 @@ class Fit:
         assert self.weights is not None  # the others are wanted only with weights
         return (Probe if name == "probe" else FineTune)(self.lab, backbone, self.weights)
 
-    def _prior(self, fitted: CrossFitted) -> np.ndarray:
-        """Shares of the classes among the unlabelled images; those that have a label, equal in number if not."""
-        return self._shares(fitted.mean(self._looked_at()))
-
     def _shares(self, calibrated: np.ndarray) -> np.ndarray:
-        """Of the classes, float [K], among images with these probabilities [N, K], which took all to be equal."""
+        """Of the classes, float [K], among images with these probabilities [N, K], which took them to be equal."""
         classes = np.unique(self.pool.labels)
         known = calibrated[:, classes]
         equal = np.full(len(classes), 1 / len(classes))
@@ -319,7 +321,7 @@ class Fit:
         weights = tried[name].weights
         # A fit that goes on has less time left, and is told what it was told before.
         left = float(self.stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
-        as_planned = self._as_planned(name)
+        as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
         # Where no time is left, what was asked beside others is taken.
         network = self._network(name, "final", left) if left > as_planned else self._network(name, "all", as_planned)
         scale, shift = weights[name], weights[RARE] * self._rare()
@@ -327,10 +329,6 @@ class Fit:
             said = outputs(network, self._source.subset(self._some)) * scale + shift
             self.shares = self._shares(softmax(said, axis=1))
         return network, scale, shift
-
-    def _as_planned(self, name: str) -> float:
-        """Seconds, if nothing before has taken more."""
-        return self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
 
     def _network(self, name: str, part: str, seconds: float) -> Classifier:
         """An expert's; one that is trained already is only read back."""
@@ -343,19 +341,20 @@ class Fit:
 
         After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
         so its confidence is set to what the folds got right. The student goes on from the teacher, if that has its
-        backbone, or from the supervised expert, if that was asked. What took longer than planned, as on a machine that
-        has other work to do, takes no more than half of the student's time; the rest is over the budget.
+        backbone, or from the supervised expert, if that was asked.
         """
         kept = self._looked_at()
         pool = replace(self.pool, unlabelled=np.setdiff1d(self.pool.unlabelled, kept))
         logs = self._logs(self._said(name, tried))
-        self.shares = self._shares(np.exp(logs[self._some]))
+        if name != "selftrain":  # whose teachers have been told them already
+            self.shares = self._shares(np.exp(logs[self._some]))
         right = self._right(tried[name])
         start = self._network("supervised", "all", 0.0) if name in ("committee", "selftrain") else None
         by_others = logs[kept].argmax(axis=1)
         teacher = None
         if name == "selftrain":
-            arm = SelfTrain(self.lab, self.settings.teacher, self._prior(tried[name]), {"all": logs})
+            prior = self._shares(tried[name].mean(self._some))
+            arm = SelfTrain(self.lab, self.settings.teacher, prior, {"all": logs})
             logits = arm.logits(pool, "all", self.budget.share(WEIGHTS["teacher"]))
             if self.settings.teacher == self.settings.backbone:
                 teacher = start = arm.train(pool, "all", 0.0)
@@ -363,8 +362,8 @@ class Fit:
             logs = log_softmax(logs / temperature_for(logs[kept], right), axis=1)
         rows = pool.unlabelled
         student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
-        seconds = max(self.budget.share(math.inf), self._as_planned("student") / 2)
-        network = student.train(pool, f"of-{name}", seconds)
+        network = student.train(pool, f"of-{name}", max(self.budget.share(math.inf), self._grace))
+        self._grace = 0.0
         self._tell_apart(logs)
         learned = [("student", network, logs[kept].argmax(axis=1))]
         learned += [("teacher", teacher, by_others)] if teacher else []
@@ -410,8 +409,8 @@ class Fit:
         if name not in ("supervised", "probe", "finetune"):
             name = "probe" if self.weights else "supervised"
         self._note(
-            "no label can be held out, since every class has one label or is in one group: nothing is chosen, "
-            f"calibrated or foretold; taken is {name}"
+            "no label can be held out without taking all of its class: nothing is chosen, calibrated or foretold; "
+            f"taken is {name}"
         )
         network = self._network(name, "final", self.budget.share(math.inf))
         return Fitted(self._finished(network, 1.0, np.zeros(len(network.class_names))), name, None, {}, self.said, {})
@@ -432,14 +431,17 @@ class Fit:
 
     def _right(self, fitted: CrossFitted) -> float:
         """Share of images like the unlabelled that are named right, by those held out; one of two is added as right."""
-        right = fitted.held_logits.argmax(axis=1) == fitted.held_labels
-        return float((right @ self._frequent(fitted.held_labels) + 1) / (len(right) + 2))
+        right, counting = fitted.held_logits.argmax(axis=1) == fitted.held_labels, self._frequent(fitted.held_labels)
+        return float((right @ counting + 1) / (counting.sum() + 2))
 
     def _frequent(self, labels: np.ndarray) -> np.ndarray:
-        """For each label how much it counts where classes have the shares of the unlabelled images; 1 on average."""
+        """For each label how much it counts where classes have the shares of the unlabelled images.
+
+        In all they count as many as equal ones that would tell as much (Kish 1965, section 11.7).
+        """
         counts = np.bincount(labels, minlength=len(self.shares))
         frequent = (self.shares / np.maximum(counts, 1))[labels]
-        weights: np.ndarray = frequent * len(labels) / frequent.sum()
+        weights: np.ndarray = frequent * frequent.sum() / (frequent @ frequent)
         return weights
 
     def _looked_at(self) -> np.ndarray:

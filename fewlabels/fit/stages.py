@@ -3,8 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class Stages:
         """Whether steps follow from seconds alone, whatever the clock says."""
         self._paces: dict[str, float] = dict(paces or {})
         """Seconds a step of each arm, as given or as last seen."""
-        self._clock = self.folder / "seconds.json"
+        self._clock, self._since = self.folder / "seconds.json", time.perf_counter()
         file = self.folder / "decided.json"
         if file.is_file():
             with refusing_damage(file):
@@ -58,22 +57,18 @@ class Stages:
         else:
             write_json(file, decided)
 
-    @property
-    def seconds_before(self) -> float:
-        """That earlier starts have taken."""
+    def seconds(self) -> float:
+        """That all starts have taken, up to the last :meth:`tick`."""
         if not self._clock.is_file():
             return 0.0
         with refusing_damage(self._clock):
             return float(json.loads(self._clock.read_text()))
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Add the time inside the block to :attr:`seconds_before`, however it ends."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            write_json(self._clock, round(self.seconds_before + time.perf_counter() - began, 1))
+    def tick(self) -> None:
+        """Note the time that has passed."""
+        now = time.perf_counter()
+        write_json(self._clock, round(self.seconds() + now - self._since, 1))
+        self._since = now
 
     def network(self, arm: str, part: str, loop: Callable[[], Loop], seconds: float) -> Classifier:
         """What an arm's training on a part of the labels gives, in so many seconds and at most the loop's own steps."""
@@ -96,6 +91,7 @@ class Stages:
             network = training.run(observer, checkpoints)
         finally:
             self._note(plan, training)
+            self.tick()
         self._heed(name, training.objective.warning())
         if not isinstance(network, Classifier):
             raise TypeError("a stage's network is a classifier")

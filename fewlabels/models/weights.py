@@ -72,7 +72,7 @@ def load_backbone(model: Classifier, path: Path) -> None:
     """
     tensors, about = read_weights(path)
     if (name := about.get("backbone", model.backbone_name)) != model.backbone_name:
-        raise InputError(f"{path}: weights of {name}, not of {model.backbone_name}. Add --backbone {name}.")
+        raise InputError(f"{path}: weights of {name}, not of {model.backbone_name}. Choose backbone {name}.")
     if about.get("kind") == "classifier":
         tensors = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
     load_exactly(model.backbone, tensors, path)

@@ -20,7 +20,7 @@ WAYS = {
     "kernel": "a network that learned what kernel ridge on oriented gradients says of all images",
     "propagate": "a network that learned what labels spread along neighbouring images say of all images",
     "committee": "a network that learned what several ways, together, say of all images",
-    "selftrain": "a network that learned from a larger one, which had taught itself with the images that have no label",
+    "selftrain": "a network that taught itself with the images without a label, or learned from a larger one that did",
 }
 NEVER_NAMED = "it will never be named"
 """How a line of ``fit`` about a class without a label ends."""

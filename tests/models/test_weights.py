@@ -47,7 +47,7 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path):
 
 def test_the_backbone_that_a_file_names_is_the_one_to_ask_for(tmp_path: Path):
     save_backbone(make_backbone("resnet18", 1), tmp_path / "mine.safetensors", "resnet18")
-    with pytest.raises(InputError, match=r"weights of resnet18, not of article\. Add --backbone resnet18"):
+    with pytest.raises(InputError, match=r"weights of resnet18, not of article\. Choose backbone resnet18"):
         load_backbone(Classifier("article", ["a"]), tmp_path / "mine.safetensors")
 
 
