@@ -72,7 +72,6 @@ def compare(
     from fewlabels.compare.run import compare as run_compare
     from fewlabels.compare.run import plan_lines, write_panels
     from fewlabels.data.dataset import FASHION_MNIST
-    from fewlabels.data.source import UNLABELLED
     from fewlabels.engine.precision import fastest_precision
     from fewlabels.files import writable_folder, write_json
     from fewlabels.models.backbones import usual_backbone
@@ -96,7 +95,7 @@ def compare(
     if test is None:
         raise InputError(f"{train.name}: no labelled image is for the test. Name some in a table's column split.")
     if labels is None and dataset != FASHION_MNIST:
-        settings = replace(settings, labels=(int((train.labels != UNLABELLED).sum()),))
+        settings = replace(settings, labels=(train.num_labels,))
     settings = replace(settings, backbone=usual_backbone(backbone, train.shape))
     for number in settings.labels:
         train.checked(number)

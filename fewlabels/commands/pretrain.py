@@ -102,7 +102,6 @@ def pretrain(
     from fewlabels.data.arrays import refuse_size
     from fewlabels.data.dataset import FASHION_MNIST
     from fewlabels.data.npy import NpySource
-    from fewlabels.data.source import UNLABELLED
     from fewlabels.engine.precision import fastest_precision
     from fewlabels.engine.run_folder import final_state, holds_run, read_choice
     from fewlabels.files import MARK, writable_folder, write_json
@@ -141,9 +140,8 @@ def pretrain(
         labelled = None
     else:
         source = opened_data(dataset, data, console, size=size).train
-        known = int((source.labels != UNLABELLED).sum())
         if dataset != FASHION_MNIST:
-            labels = min(labels, known)
+            labels = min(labels, source.num_labels)
         labelled = source.balanced(labels, seed) if (auto or probe) and labels else None
     if probe and labelled is None:
         raise InputError(f"--probe: {dataset} has no labels to use. Leave it out.")

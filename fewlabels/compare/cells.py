@@ -15,7 +15,7 @@ import torch
 
 from fewlabels import __version__
 from fewlabels.compare.plan import Arm, Cell, CompareSettings, Kind
-from fewlabels.data.source import ArraySource, balanced_indices, digest, evenly_spaced, fingerprint
+from fewlabels.data.source import ArraySource, balanced_indices, digest, evenly_spaced, fingerprint, identity
 from fewlabels.data.twins import twins
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
@@ -270,10 +270,8 @@ class Bench:
     def _decided(self, cell: Cell) -> dict[str, Any]:
         """All that decides a cell's predictions."""
         about: dict[str, Any] = {"arm": asdict(cell.arm), "labels": cell.labels, "pair": cell.pair}
-        about |= {"version": __version__, "data": fingerprint(self.train), "test": fingerprint(self.test)}
-        about |= {"given": digest(self.train.labels.tobytes()), "precision": self.precision}
-        groups = self.train.groups
-        about |= {"class_names": self.train.class_names, "groups": groups is not None and digest(groups.tobytes())}
+        about |= {"version": __version__, "given": identity(self.train), "test": fingerprint(self.test)}
+        about["precision"] = self.precision
         about |= {"backbone": self.settings.backbone, "views": [str(view) for view in self.fit_views]}
         about |= {"seconds": round(self.seconds_of(cell.arm.kind)), "paces": self.paces(), "threads": self.threads()}
         if cell.arm.start == "own":

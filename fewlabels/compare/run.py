@@ -13,7 +13,7 @@ from fewlabels.compare.panels import Names, panels
 from fewlabels.compare.plan import Cell, CompareSettings
 from fewlabels.compare.trace import how_measured, pretrainings
 from fewlabels.compare.verdict import audit_line, judged
-from fewlabels.data.source import UNLABELLED, ArraySource, fingerprint
+from fewlabels.data.source import ArraySource, fingerprint
 from fewlabels.engine.run_folder import refusing_damage
 from fewlabels.evidence import LEVEL, detectable, fewest_pairs
 from fewlabels.files import write_json
@@ -87,7 +87,7 @@ def memory_bytes(settings: CompareSettings, train: ArraySource) -> float:
 def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:
     """What a comparison will do, how long it takes at most, with how much memory, and what it could find."""
     arms, tests = settings.arms(), len(settings.labels)
-    all_labels = min(settings.labels) == int((train.labels != UNLABELLED).sum())
+    all_labels = min(settings.labels) == train.num_labels
     lines = [
         f"{settings.pairs} pairs x {len(arms)} arms x {tests} number{'s' if tests > 1 else ''} of labels: "
         f"{settings.pairs * len(arms) * tests} trainings, {settings.pairs * len(settings.methods)} pretrainings, "

@@ -109,8 +109,8 @@ def _parted(
         raise InputError(f"{listing.root}: every image is for the test. Leave some for training.")
     if share and not any(listing.splits):
         whole.checked(1)
-        _refuse_small(listing.root, len(test_rows), int((labels != UNLABELLED).sum()))
-        say(f"Set aside for the test: {len(test_rows):,} of {int((labels != UNLABELLED).sum()):,} labelled images.")
+        _refuse_small(listing.root, len(test_rows), whole.num_labels)
+        say(f"Set aside for the test: {len(test_rows):,} of {whole.num_labels:,} labelled images.")
     names = tuple([listing.names[row] for row in rows[part]] for part in (train_rows, test_rows))
     test = whole.subset(test_rows) if len(test_rows) else None
     # All of a file's pixels stay on disk; a selection would be read whole.

@@ -48,6 +48,14 @@ def fingerprint(source: ImageSource) -> str:
     return f"{len(source)} images of {'x'.join(map(str, source.shape))}, {digest(source.read(rows).numpy().tobytes())}"
 
 
+def identity(source: "ArraySource") -> dict[str, str | None]:
+    """All of a source that a result may depend on: images as by :func:`fingerprint`, labels, class names, groups."""
+    about: dict[str, str | None] = {"data": fingerprint(source), "labels": digest(source.labels.tobytes())}
+    about["class_names"] = digest("\n".join(source.class_names).encode())
+    about["groups"] = None if source.groups is None else digest(source.groups.tobytes())
+    return about
+
+
 def digest(content: bytes) -> str:
     """16 hexadecimal digits that tell contents apart."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()
@@ -107,6 +115,11 @@ class ArraySource:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
+    @property
+    def num_labels(self) -> int:
+        """Images that have one."""
+        return int((self.labels != UNLABELLED).sum())
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -145,7 +158,7 @@ class ArraySource:
         Raises:
             InputError: if not.
         """
-        labelled = int((self.labels != UNLABELLED).sum())
+        labelled = self.num_labels
         if not labelled:
             raise InputError(
                 f"{self.name}: no image has a label. Name some in a table's column label, or sort them into "

@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from fewlabels import __version__
-from fewlabels.data.source import ArraySource, digest, evenly_spaced, fingerprint
+from fewlabels.data.source import ArraySource, digest, evenly_spaced, identity
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import fastest_precision
 from fewlabels.errors import InputError, refuse_unknown
@@ -149,7 +149,8 @@ class Fit:
         self.pool, self.settings, self.seed, self.tested_on = pool, settings, seed, tested_on
         self.weights = None if settings.start_from is None else Path(settings.start_from)
         refuse_unsuitable(pool.source, settings)  # before anything is written
-        without = len(pool.unlabelled)
+        self.without = without = len(pool.unlabelled)
+        """Images without a label; some strategies go on without them."""
         if settings.strategy in ("kernel", "propagate") and without < ENOUGH:
             raise InputError(
                 f"strategy {settings.strategy}: a network learns it from images without a label. {ENOUGH} are needed, "
@@ -162,13 +163,9 @@ class Fit:
         self._teachers = np.empty(0)
         """Of the folds, together: log-probabilities of all images."""
         self._say = observer("fit").say
-        decided = {**asdict(settings), "seed": seed, "views": [str(view) for view in views]}
-        decided |= {"data": fingerprint(pool.source), "labels": digest(pool.source.labels.tobytes())}
-        decided |= {"class_names": digest("\n".join(pool.source.class_names).encode()), "version": __version__}
-        decided["groups"] = None if pool.source.groups is None else digest(pool.source.groups.tobytes())
+        decided = {**asdict(settings), "seed": seed, "views": [str(view) for view in views], "version": __version__}
+        decided |= identity(pool.source)
         decided["weights"] = self.weights and digest(self.weights.read_bytes())
-        self.without = without
-        """Images without a label."""
         self._source, self._some = pool.source, pool.unlabelled[evenly_spaced(pool.unlabelled, LOOKED_AT)]
         """What was given, and rows of images without a label that tell how frequent the classes are."""
         if settings.strategy in ("supervised", "probe", "finetune"):
