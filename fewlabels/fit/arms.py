@@ -124,8 +124,9 @@ class Kernel(Arm):
     name = "kernel"
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
-        classes = len(pool.source.class_names)
-        return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, classes, rows)
+        with self.lab.stages.timed("features"):  # they are kept, unlike what follows
+            vectors = self.features.vectors
+        return kernel_ridge(vectors, pool.labelled, pool.labels, len(pool.source.class_names), rows)
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,8 @@ class Student(NetworkArm):
     batch_size: int = 512
 
     name = "student"
+    fewest: ClassVar[int] = 200
+    """Steps; in fewer it learns less than a network that has the time to itself."""
     test_views = False  # it has learned from so many images that they add nothing
 
     def loop(self, pool: Pool, part: str) -> Loop:

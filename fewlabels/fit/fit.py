@@ -39,7 +39,7 @@ from fewlabels.fit.arms import (
     weighted,
 )
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
-from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, macro_f1
+from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, lost_by, macro_f1
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
 from fewlabels.fit.stages import Stages
@@ -54,6 +54,8 @@ WEIGHTS = {
     **{"teacher": 18.0, "student": 4.0, "final": 3.0},
 }
 """What one training of each may take of the time, relative to the others."""
+TAUGHT = ("committee", "selftrain", "kernel", "propagate")
+"""What ends in a student."""
 FEW = 50
 """Labels a class up to which they are also propagated."""
 MOST_PROPAGATED = 200_000
@@ -70,6 +72,10 @@ GRACE = 0.06
 """Of the budget: what a student may take beyond it, once, where what came before took longer than planned."""
 NEVER = -1e4
 """The logit of a class that has no label."""
+ALONE = 3.0
+"""The weight of an expert on a part that is held out alone, times its usual one: its word there is the only one."""
+SURE = 2.0
+"""Standard errors by which a pretrained backbone has to be better than fresh weights."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,8 @@ class Fit:
         self.shares = np.bincount(pool.labels, minlength=len(pool.source.class_names)) / len(pool.labelled)
         """Of the classes among the images that are foretold: by the unlabelled ones, once they have been asked."""
         self.pseudo_labels: dict[str, int] = {}
+        self._lost = 0.0
+        """Of macro-F1, by the student against its teachers."""
         self._teachers = np.empty(0)
         """Of the folds, together: log-probabilities of all images."""
         self._say = observer("fit").say
@@ -233,6 +241,33 @@ class Fit:
             self._note(f"selftrain: {seconds:.0f} s a fold are too few for the {fewest:.0f} steps it needs; not tried")
         return bool(steps >= fewest)
 
+    def _time_to_learn(self, name: str, tried: dict[str, CrossFitted]) -> bool:
+        """Whether a student has time, once those it learns from were asked, by what that took on the folds.
+
+        A fit that goes on is told what it was told before.
+        """
+
+        def enough() -> np.ndarray:
+            asked = [expert for expert in tried[name].weights if expert in self.experts]
+            seconds = self.budget.left_after(sum(map(self._to_ask, asked)), sum(WEIGHTS[expert] for expert in asked))
+            nothing = np.zeros((len(self.pool.unlabelled), len(self.pool.source.class_names)))
+            student = Student(self.lab, self.settings.backbone, self.pool.unlabelled, nothing)
+            return np.array([student.fewest, student.steps_in(self.pool, f"of-{name}", seconds)])
+
+        fewest, steps = self.stages.array(f"time-to-learn-from-{name}", enough)
+        if steps < fewest:
+            self._note(f"{name}: no time is left to ask it of all images and to learn what it says; the next is taken")
+        return bool(steps >= fewest)
+
+    def _to_ask(self, expert: str) -> float:
+        """Seconds to ask it of all images, as the last fold took."""
+        if self.stages.planned:
+            return 0.0  # the budget is without them
+        took, part = self.stages.took, f"fold-{len(self.parts) - 1}"
+        images = len(self.pool.source) if self.teaches else len(self.pool.labelled)
+        asking = took.get(f"{expert}-{part}-logits", 0.0) * len(self.pool.source) / images
+        return asking + (took.get(f"head-{part}", 0.0) if expert == "probe" else 0.0)
+
     def _asking(self, seconds_an_image: float) -> float:
         """Seconds to ask every expert of all images, in the end and for teachers; at most half of the budget."""
         times = len(self.experts) * (1 + (len(self.parts) if self.teaches else 0))
@@ -240,10 +275,13 @@ class Fit:
 
     def _total_weight(self, teaches: bool) -> float:
         once = [*self.experts, "student"] if self.together else ["final"]
-        often = [*self.experts, "selftrain"] if teaches else self.experts
         if teaches:
             once.append("teacher")
-        return sum(len(self.parts) * WEIGHTS[name] for name in often) + sum(WEIGHTS[name] for name in once)
+        folds = sum(map(self._on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
+        return len(self.parts) * folds + sum(WEIGHTS[name] for name in once)
+
+    def _on_a_fold(self, expert: str) -> float:
+        return WEIGHTS[expert] * (ALONE if len(self.parts) == 1 else 1.0)
 
     def _try_arms(self) -> dict[str, CrossFitted]:
         """Of each expert; of all together, as ``committee``; of what learns from them, if there is time."""
@@ -251,7 +289,7 @@ class Fit:
         said: dict[str, CrossFitted] = {}
         rows = None if self.teaches else self.pool.labelled  # teachers need a word on all images, from every fold
         for name in self.experts:
-            seconds = partial(self.budget.share, WEIGHTS[name])
+            seconds = partial(self.budget.share, self._on_a_fold(name))
             said[name] = cross_fit(self._arm(name), self.pool, self.parts, seconds, rows)
             self._tell(name, tried, pooled({name: said[name]}))
         if self.together:
@@ -307,14 +345,14 @@ class Fit:
         network.thresholds = thresholds(said.max(axis=1), said.argmax(axis=1) == held, self._frequent(held))
         learned_from = 1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled)
         confusion = self._confusion(tried[best])
-        estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, float(learned_from))
+        estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, float(learned_from), self._lost)
         return Fitted(self._finished(network, scale, shift), best, estimate, scores, self.said, self.pseudo_labels)
 
     def _made(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
         """A network, and what calibrates it."""
-        self.pseudo_labels = {}
-        if name in ("committee", "selftrain", "kernel", "propagate"):
-            return self._student(name, tried)
+        self.pseudo_labels, self._lost = {}, 0.0
+        if name in TAUGHT:
+            return self._student(name, tried) if name == "selftrain" or self._time_to_learn(name, tried) else None
         weights = tried[name].weights
         # A fit that goes on has less time left, and is told what it was told before.
         left = float(self.stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
@@ -338,7 +376,7 @@ class Fit:
 
         After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
         so its confidence is set to what the folds got right. The student goes on from the teacher, if that has its
-        backbone, or from the supervised expert, if that was asked.
+        backbone, or from the supervised expert, of all labels if that was asked, else of a fold.
         """
         kept = self._looked_at()
         pool = replace(self.pool, unlabelled=np.setdiff1d(self.pool.unlabelled, kept))
@@ -346,7 +384,7 @@ class Fit:
         if name != "selftrain":  # whose teachers have been told them already
             self.shares = self._shares(np.exp(logs[self._some]))
         right = self._right(tried[name])
-        start = self._network("supervised", "all", 0.0) if name in ("committee", "selftrain") else None
+        start = self._network("supervised", "all" if name in ("committee", "selftrain") else "fold-0", 0.0)
         by_others = logs[kept].argmax(axis=1)
         teacher = None
         if name == "selftrain":
@@ -368,8 +406,9 @@ class Fit:
             logits = outputs(network, self.pool.source.subset(kept))
             agrees = float((logits.argmax(axis=1) == told).mean())
             self._note(f"{who}: agrees with all before it on {agrees:.1%} of {len(kept):,} images it has not seen")
+            self._lost = lost_by(logits.argmax(axis=1), np.exp(logs[kept]))
             if agrees >= right:
-                return network, 1 / temperature_for(logits, right), np.zeros(logits.shape[1])
+                return network, 1 / temperature_for(logits, right - self._lost), np.zeros(logits.shape[1])
             self._note(f"{who}: differs from them more often than they are wrong; the next best is taken")
         return None
 
@@ -490,7 +529,7 @@ def refuse_unsuitable(source: ArraySource, settings: FitSettings) -> None:
 def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> list[str]:
     """Best first; of equals the one that was tried first. The standard error of a difference decides two things.
 
-    - A pretrained backbone counts as no better than fresh weights until it is better by that: few labels are soon
+    - A pretrained backbone counts as no better than fresh weights until it is better by two of it: few labels are soon
       fooled, and fresh weights are the baseline that nothing may fall below.
     - Self-training is taken unless it is worse by more. On the folds it has a small part of the time that it is given
       when it is chosen; the others gave there nearly all that they have.
@@ -502,7 +541,7 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
 
     counted = dict(scores)
     for name in ("probe", "finetune"):
-        if name in scores and scores[name] <= scores["supervised"] + error(name, "supervised"):
+        if name in scores and scores[name] <= scores["supervised"] + SURE * error(name, "supervised"):
             counted[name] = min(scores[name], scores["supervised"])
     ordered = sorted(counted, key=lambda name: -counted[name])  # stable
     if "selftrain" in tried and scores["selftrain"] >= scores[ordered[0]] - error("selftrain", ordered[0]):
@@ -519,12 +558,18 @@ class Budget:
 
     def share(self, weight: float) -> float:
         """Seconds for a part of this weight, which begins now; of an infinite one: all."""
-        left = self._until - time.monotonic() if self._planned is None else self._planned
-        seconds = max(0.0, left) * min(1.0, weight / self._weights)
+        seconds = self._left() * min(1.0, weight / self._weights)
         self._weights = max(self._weights - weight, 1e-9)
         if self._planned is not None:
             self._planned -= seconds
         return seconds
+
+    def left_after(self, seconds: float, weight: float) -> float:
+        """Seconds that are left after some that are not planned, and after parts of this weight together."""
+        return max(0.0, self._left() - seconds) * max(0.0, 1 - weight / self._weights)
+
+    def _left(self) -> float:
+        return max(0.0, self._until - time.monotonic() if self._planned is None else self._planned)
 
 
 def calibrated(network: Classifier, scale: float, shift: np.ndarray, absent: np.ndarray) -> Classifier:
