@@ -1,5 +1,6 @@
 """Figures from a trained network: predictions, features and the classification report."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +9,13 @@ import torch
 from sklearn.metrics import classification_report
 from torch import nn
 
-from fewlabels.data.source import ImageSource
+from fewlabels.data.source import ArraySource, ImageSource, evenly_spaced
 from fewlabels.errors import InputError
 
 BATCH = 256
 BINS = 15
+TRIED = 512
+"""Images that a network is asked of to see how long it takes."""
 
 
 @torch.no_grad()
@@ -39,6 +42,15 @@ def outputs(module: nn.Module, source: ImageSource, half: bool = False) -> np.nd
             images = source.read(slice(start, start + BATCH)).to(like.device).float() / 255
             parts.append(module(images.to(like.dtype)).float().cpu())
     return torch.cat(parts).numpy()
+
+
+def seconds_an_image(module: nn.Module, source: ArraySource, half: bool = False) -> float:
+    """That :func:`outputs` takes, by a trial of some images."""
+    some = source.subset(evenly_spaced(source, TRIED))
+    outputs(module, some, half)
+    began = time.perf_counter()
+    outputs(module, some, half)
+    return (time.perf_counter() - began) / len(some)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

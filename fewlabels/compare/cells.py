@@ -15,14 +15,14 @@ import torch
 
 from fewlabels import __version__
 from fewlabels.compare.plan import Arm, Cell, CompareSettings, Kind
-from fewlabels.data.source import ArraySource, balanced_indices, digest, evenly_spaced, fingerprint, identity
+from fewlabels.data.source import ArraySource, balanced_indices, digest, fingerprint, identity
 from fewlabels.data.twins import twins
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
 from fewlabels.engine.run_folder import engine_file, read_choice, refusing_damage
 from fewlabels.engine.settings import Engine, PretrainSettings
 from fewlabels.engine.threads import computing_with
-from fewlabels.evaluate import outputs
+from fewlabels.evaluate import outputs, seconds_an_image
 from fewlabels.files import write_json
 from fewlabels.fit.arms import FineTune, Lab, NetworkArm, Probe, SelfTrain, Student, Supervised
 from fewlabels.fit.fit import Fit, FitSettings
@@ -36,9 +36,6 @@ from fewlabels.observe import Observer
 from fewlabels.presets import DEFAULT
 from fewlabels.pretrain import Pretraining, pretrain
 from fewlabels.seeding import seeded
-
-ASKED = 2000
-"""Images of a trial."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,9 @@ class Bench:
             arms: list[NetworkArm] = [Supervised(lab, backbone), FineTune(lab, backbone, self.weights("untrained", 0))]
             arms += [teaches, learns] if len(pool.unlabelled) else []
             found = {arm.name: arm.loop(pool, "trial").seconds_a_step() for arm in arms}
-            return found | {"image": seconds_an_image(lab.fresh(backbone, pool, "trial"), self.train)}
+            network = lab.fresh(backbone, pool, "trial")
+            network.test_views = True
+            return found | {"image": seconds_an_image(network, self.train)}
 
         return dict(self._measured(f"seconds a step, {self.settings.backbone}", tried))
 
@@ -285,16 +284,6 @@ class Bench:
         about = {"method": method, **self._speed(method), "backbone": self.settings.backbone, "pair": pair}
         about["threads"] = self.threads()
         return about | {"data": fingerprint(self.train), "views": str(self.pretrain_views), "precision": self.precision}
-
-
-def seconds_an_image(network: Classifier, source: ArraySource) -> float:
-    """That a network of the fit takes to say what it sees."""
-    network.test_views = True
-    some = source.subset(evenly_spaced(source, ASKED))
-    outputs(network, some)
-    began = time.perf_counter()
-    outputs(network, some)
-    return (time.perf_counter() - began) / len(some)
 
 
 def _digest_of(decided: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The ways from labels to what is said of every image that a fit chooses between; each can be tried on folds."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
+from fewlabels.data.source import evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
-from fewlabels.evaluate import outputs
+from fewlabels.evaluate import TRIED, outputs, seconds_an_image
 from fewlabels.fit.calibration import pool_weights, rarity
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.gradients import gradient_features
-from fewlabels.fit.kernel import kernel_ridge
+from fewlabels.fit.kernel import MOST_LABELS, kernel_ridge, kernel_scores
 from fewlabels.fit.loop import Loop, LoopSettings, Objective
 from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings, smoothed
 from fewlabels.fit.pool import Pool
@@ -108,7 +110,20 @@ class Arm:
             whole[rows] = asked
             return whole
 
-        return self.lab.stages.array(f"{self.name}-{part}-logits", placed)
+        return self.lab.stages.array(f"{self.name}-{part}-of-{'all' if rows is None else 'some'}", placed)
+
+    def asked(self, part: str) -> bool:
+        """Whether it has been asked of all images."""
+        return self.lab.stages.has(f"{self.name}-{part}-of-all")
+
+    def seconds_to_ask(self, pool: Pool, part: str) -> float:
+        """Seconds to ask it of all images, by a trial of some; without what it takes to learn the labels.
+
+        Args:
+            pool: of the part.
+            part: which it has learned from.
+        """
+        raise NotImplementedError
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         """Of the rows that are asked for, in their order; None: of all."""
@@ -124,9 +139,18 @@ class Kernel(Arm):
     name = "kernel"
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
-        with self.lab.stages.timed("features"):  # they are kept, unlike what follows
-            vectors = self.features.vectors
-        return kernel_ridge(vectors, pool.labelled, pool.labels, len(pool.source.class_names), rows)
+        classes = len(pool.source.class_names)
+        return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, classes, rows)
+
+    def seconds_to_ask(self, pool: Pool, part: str) -> float:
+        """See :class:`Arm`."""
+        vectors = self.features.vectors
+        seen = vectors[pool.labelled[:MOST_LABELS]]
+        nothing = np.zeros((len(seen), len(pool.source.class_names)))
+        some = vectors[evenly_spaced(vectors, TRIED)]
+        began = time.perf_counter()
+        kernel_scores(some, seen, 1.0, nothing)
+        return (time.perf_counter() - began) * len(vectors) / len(some)
 
 
 @dataclass(frozen=True)
@@ -140,6 +164,10 @@ class Propagate(Arm):
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         spread = propagated(self.features.graph, pool.labelled, pool.labels, len(pool.source.class_names))
         return spread if rows is None else spread[rows]
+
+    def seconds_to_ask(self, pool: Pool, part: str) -> float:
+        """See :class:`Arm`."""
+        return 0.0  # labels spread to all images at once
 
 
 @dataclass(frozen=True)
@@ -156,6 +184,11 @@ class NetworkArm(Arm):
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         network, half = self.train(pool, part, seconds), self.lab.precision == "bf16-mixed"
         return outputs(network, pool.source if rows is None else pool.source.subset(rows), half)
+
+    def seconds_to_ask(self, pool: Pool, part: str) -> float:
+        """See :class:`Arm`."""
+        network = self.train(pool, part, 0.0)
+        return len(pool.source) * seconds_an_image(network, pool.source, self.lab.precision == "bf16-mixed")
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
@@ -270,7 +303,7 @@ class Student(NetworkArm):
     batch_size: int = 512
 
     name = "student"
-    fewest: ClassVar[int] = 200
+    fewest: ClassVar[int] = 300
     """Steps; in fewer it learns less than a network that has the time to itself."""
     test_views = False  # it has learned from so many images that they add nothing
 

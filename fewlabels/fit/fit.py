@@ -39,7 +39,7 @@ from fewlabels.fit.arms import (
     weighted,
 )
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
-from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, lost_by, macro_f1
+from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, lost_by, macro_f1, mean_of_classes
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
 from fewlabels.fit.stages import Stages
@@ -73,7 +73,7 @@ GRACE = 0.06
 NEVER = -1e4
 """The logit of a class that has no label."""
 ALONE = 3.0
-"""The weight of an expert on a part that is held out alone, times its usual one: its word there is the only one."""
+"""Times its usual weight a network has on a part that is held out alone: as much as ``final``."""
 SURE = 2.0
 """Standard errors by which a pretrained backbone has to be better than fresh weights."""
 
@@ -184,6 +184,10 @@ class Fit:
         self.lab = Lab(self.stages, *views, seed, device, precision)
         self.features = Features(pool, None if self.weights is None else self._embedded)
         self.parts = held_out(pool.labels, seed, pool.groups)
+        alone = len(self.parts) == 1 and len(self.parts[0]) <= len(pool.labelled) / 5  # of groups it may be half
+        self.known = "fold-0" if alone else "all"
+        """Labels known to the experts that are asked of all images. Where a small part is held out alone they know the
+        rest, and have been trained already."""
         self.together = settings.strategy in ("auto", "selftrain") and without >= ENOUGH
         """Whether the experts are asked together, and what they say is learned."""
         self.experts = self._experts()
@@ -242,46 +246,42 @@ class Fit:
         return bool(steps >= fewest)
 
     def _time_to_learn(self, name: str, tried: dict[str, CrossFitted]) -> bool:
-        """Whether a student has time, once those it learns from were asked, by what that took on the folds.
-
-        A fit that goes on is told what it was told before.
-        """
+        """Whether a student has time once those it learns from are asked; a fit that goes on is told as before."""
 
         def enough() -> np.ndarray:
-            asked = [expert for expert in tried[name].weights if expert in self.experts]
-            seconds = self.budget.left_after(sum(map(self._to_ask, asked)), sum(WEIGHTS[expert] for expert in asked))
+            experts = [self._arm(expert) for expert in heard(tried[name].weights) if expert in self.experts]
+            left, fold = [arm for arm in experts if not arm.asked(self.known)], self._pool_of("fold-0")
+            asking = 0.0 if self.stages.planned else sum(arm.seconds_to_ask(fold, "fold-0") for arm in left)
+            training = sum(WEIGHTS[arm.name] for arm in left) if self.known == "all" else 0.0
+            seconds = self.budget.left_after(asking, training)
             nothing = np.zeros((len(self.pool.unlabelled), len(self.pool.source.class_names)))
             student = Student(self.lab, self.settings.backbone, self.pool.unlabelled, nothing)
             return np.array([student.fewest, student.steps_in(self.pool, f"of-{name}", seconds)])
 
         fewest, steps = self.stages.array(f"time-to-learn-from-{name}", enough)
         if steps < fewest:
-            self._note(f"{name}: no time is left to ask it of all images and to learn what it says; the next is taken")
+            self._note(
+                f"{name}: too little time is left to ask it of all images and learn what it says; the next is taken"
+            )
         return bool(steps >= fewest)
-
-    def _to_ask(self, expert: str) -> float:
-        """Seconds to ask it of all images, as the last fold took."""
-        if self.stages.planned:
-            return 0.0  # the budget is without them
-        took, part = self.stages.took, f"fold-{len(self.parts) - 1}"
-        images = len(self.pool.source) if self.teaches else len(self.pool.labelled)
-        asking = took.get(f"{expert}-{part}-logits", 0.0) * len(self.pool.source) / images
-        return asking + (took.get(f"head-{part}", 0.0) if expert == "probe" else 0.0)
 
     def _asking(self, seconds_an_image: float) -> float:
         """Seconds to ask every expert of all images, in the end and for teachers; at most half of the budget."""
-        times = len(self.experts) * (1 + (len(self.parts) if self.teaches else 0))
+        times = len(self.experts) * (1 + (len(self.parts) if self.teaches and self.known == "all" else 0))
         return min(self.settings.budget / 2, times * len(self.pool.source) * seconds_an_image)
 
     def _total_weight(self, teaches: bool) -> float:
-        once = [*self.experts, "student"] if self.together else ["final"]
+        once = ["student"] if self.together else ["final"]
+        if self.together and self.known == "all":
+            once += self.experts
         if teaches:
             once.append("teacher")
         folds = sum(map(self._on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
         return len(self.parts) * folds + sum(WEIGHTS[name] for name in once)
 
     def _on_a_fold(self, expert: str) -> float:
-        return WEIGHTS[expert] * (ALONE if len(self.parts) == 1 else 1.0)
+        alone = self.known == "fold-0" and expert in ("supervised", "finetune")
+        return WEIGHTS[expert] * (ALONE if alone else 1.0)
 
     def _try_arms(self) -> dict[str, CrossFitted]:
         """Of each expert; of all together, as ``committee``; of what learns from them, if there is time."""
@@ -343,7 +343,8 @@ class Fit:
         network, scale, shift = made  # type: ignore[misc]  # supervised is always made
         held, said = tried[best].held_labels, softmax(tried[best].held_logits, axis=1)
         network.thresholds = thresholds(said.max(axis=1), said.argmax(axis=1) == held, self._frequent(held))
-        learned_from = 1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled)
+        of_all = 1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled)
+        learned_from = 1.0 if self.known == "fold-0" and best in TAUGHT else of_all  # teachers have learned no more
         confusion = self._confusion(tried[best])
         estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, float(learned_from), self._lost)
         return Fitted(self._finished(network, scale, shift), best, estimate, scores, self.said, self.pseudo_labels)
@@ -356,9 +357,11 @@ class Fit:
         weights = tried[name].weights
         # A fit that goes on has less time left, and is told what it was told before.
         left = float(self.stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
-        as_planned = self.settings.budget * WEIGHTS[name] / self._total_weight(self.teaches)
-        # Where no time is left, what was asked beside others is taken.
-        network = self._network(name, "final", left) if left > as_planned else self._network(name, "all", as_planned)
+        on_a_fold = self.settings.budget * self._on_a_fold(name) / self._total_weight(self.teaches)
+        # Where hardly any time is left, a network is taken that is asked beside others.
+        worth_it = on_a_fold / 2 if self.known == "fold-0" else on_a_fold
+        part, seconds = ("final", left) if left > worth_it else (self.known, on_a_fold)
+        network = self._network(name, part, seconds)
         scale, shift = weights[name], weights[RARE] * self._rare()
         if self.without >= ENOUGH:
             said = outputs(network, self._source.subset(self._some)) * scale + shift
@@ -369,14 +372,17 @@ class Fit:
         """An expert's; one that is trained already is only read back."""
         arm = self._arm(name)
         assert isinstance(arm, NetworkArm)
-        return arm.train(self.pool, part, seconds)
+        return arm.train(self._pool_of(part), part, seconds)
+
+    def _pool_of(self, part: str) -> Pool:
+        return self.pool.without(self.parts[0]) if part == "fold-0" else self.pool
 
     def _student(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
         """A network that has learned what is said of all images; None if it has not, by images kept from it.
 
         After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
         so its confidence is set to what the folds got right. The student goes on from the teacher, if that has its
-        backbone, or from the supervised expert, of all labels if that was asked, else of a fold.
+        backbone, or from a supervised network: the one that was asked, or a fold's.
         """
         kept = self._looked_at()
         pool = replace(self.pool, unlabelled=np.setdiff1d(self.pool.unlabelled, kept))
@@ -384,7 +390,7 @@ class Fit:
         if name != "selftrain":  # whose teachers have been told them already
             self.shares = self._shares(np.exp(logs[self._some]))
         right = self._right(tried[name])
-        start = self._network("supervised", "all" if name in ("committee", "selftrain") else "fold-0", 0.0)
+        start = self._network("supervised", self.known if self._arm("supervised").asked(self.known) else "fold-0", 0.0)
         by_others = logs[kept].argmax(axis=1)
         teacher = None
         if name == "selftrain":
@@ -406,9 +412,10 @@ class Fit:
             logits = outputs(network, self.pool.source.subset(kept))
             agrees = float((logits.argmax(axis=1) == told).mean())
             self._note(f"{who}: agrees with all before it on {agrees:.1%} of {len(kept):,} images it has not seen")
-            self._lost = lost_by(logits.argmax(axis=1), np.exp(logs[kept]))
+            lost = lost_by(logits.argmax(axis=1), np.exp(logs[kept]))
+            self._lost = mean_of_classes(lost, logs[kept].argmax(axis=1))
             if agrees >= right:
-                return network, 1 / temperature_for(logits, right - self._lost), np.zeros(logits.shape[1])
+                return network, 1 / temperature_for(logits, right - float(lost.mean())), np.zeros(logits.shape[1])
             self._note(f"{who}: differs from them more often than they are wrong; the next best is taken")
         return None
 
@@ -425,16 +432,17 @@ class Fit:
         )
 
     def _said(self, name: str, tried: dict[str, CrossFitted]) -> np.ndarray:
-        """Logits of all images by experts who know all labels, each weighed as on the folds: float32 [N, K]."""
+        """Logits of all images by experts who know what is ``known``, each weighed as on the folds: float32 [N, K]."""
         weights = tried[name].weights
         said = {RARE: self._rare()}
-        for expert in (name for name in weights if name != RARE):
+        for expert in heard(weights):
             if expert == "teachers":
                 said[expert] = self._teachers
             elif expert == "committee":
                 said[expert] = self._said("committee", tried)
             else:
-                said[expert] = self._arm(expert).logits(self.pool, "all", self.budget.share(WEIGHTS[expert]))
+                seconds = self.budget.share(WEIGHTS[expert]) if self.known == "all" else 0.0
+                said[expert] = self._arm(expert).logits(self._pool_of(self.known), self.known, seconds)
         return weighted(said, weights)
 
     def _rare(self) -> np.ndarray:
@@ -547,6 +555,11 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
     if "selftrain" in tried and scores["selftrain"] >= scores[ordered[0]] - error("selftrain", ordered[0]):
         ordered.sort(key=lambda name: name != "selftrain")
     return ordered
+
+
+def heard(weights: Mapping[str, float]) -> list[str]:
+    """The experts that have a say."""
+    return [name for name, weight in weights.items() if weight > 0 and name != RARE]
 
 
 class Budget:

@@ -40,8 +40,14 @@ def kernel_ridge(
     errors = [_left_out_error(_kernel(similarity[np.ix_(some, some)], w), wanted[some], p) for w, p in settings]
     width, penalty = settings[int(np.argmin(errors))]
     weights = cho_solve(cho_factor(_kernel(similarity, width) + penalty * np.eye(len(rows))), wanted)
-    wished = features if asked is None else features[asked]
-    parts = [_kernel(wished[start : start + BATCH] @ seen.T, width) @ weights for start in range(0, len(wished), BATCH)]
+    return kernel_scores(features if asked is None else features[asked], seen, width, weights)
+
+
+def kernel_scores(features: np.ndarray, seen: np.ndarray, width: float, weights: np.ndarray) -> np.ndarray:
+    """Float32 [A, K] of features [A, F], by those seen [M, F] and what each adds to the scores [M, K]."""
+    parts = [
+        _kernel(features[start : start + BATCH] @ seen.T, width) @ weights for start in range(0, len(features), BATCH)
+    ]
     scores: np.ndarray = np.concatenate(parts).astype(np.float32)
     return scores
 

@@ -3,8 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,6 @@ class Stages:
         """Whether steps follow from seconds alone, whatever the clock says."""
         self._paces: dict[str, float] = dict(paces or {})
         """Seconds a step of each arm, as given or as last seen."""
-        self.took: dict[str, float] = {}
-        """Seconds of each stage that this start has made, less those of other stages within it."""
         self._clock, self._since = self.folder / "seconds.json", time.perf_counter()
         file = self.folder / "decided.json"
         if file.is_file():
@@ -81,46 +78,36 @@ class Stages:
             with refusing_damage(plan):
                 self._heed(name, json.loads(plan.read_text()).get("warning", ""))
             return load_classifier(weights).to(self.device)
-        with self.timed(name):
-            until = time.perf_counter() + seconds
-            training = loop()
-            if plan.is_file():
-                with refusing_damage(plan):
-                    training.steps = int(json.loads(plan.read_text())["steps"])
-            else:
-                training.steps = min(training.steps, self._steps(arm, training, seconds, until))
-                self._note(plan, training)
-            observer = self.observer(name)
-            try:
-                network = training.run(observer, checkpoints)
-            finally:
-                self._note(plan, training)
-                self.tick()
-            self._heed(name, training.objective.warning())
-            if not isinstance(network, Classifier):
-                raise TypeError("a stage's network is a classifier")
-            if not self.planned:
-                self._paces[arm] = observer.seconds / training.steps
-            save_classifier(network, weights)
-            discard_all(checkpoints)
+        until = time.perf_counter() + seconds
+        training = loop()
+        if plan.is_file():
+            with refusing_damage(plan):
+                training.steps = int(json.loads(plan.read_text())["steps"])
+        else:
+            training.steps = min(training.steps, self._steps(arm, training, seconds, until))
+            self._note(plan, training)
+        observer = self.observer(name)
+        try:
+            network = training.run(observer, checkpoints)
+        finally:
+            self._note(plan, training)
+            self.tick()
+        self._heed(name, training.objective.warning())
+        if not isinstance(network, Classifier):
+            raise TypeError("a stage's network is a classifier")
+        if not self.planned:
+            self._paces[arm] = observer.seconds / training.steps
+        save_classifier(network, weights)
+        discard_all(checkpoints)
         return load_classifier(weights).to(self.device)  # as the next start has it, to the last digit
 
     def array(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Numbers that take a while to compute."""
+        return kept_array(self.folder / f"{name}.npy", make)
 
-        def timed() -> np.ndarray:
-            with self.timed(name):
-                return make()
-
-        return kept_array(self.folder / f"{name}.npy", timed)
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """What is done within counts as a stage of its own."""
-        began, before = time.perf_counter(), sum(self.took.values())
-        yield
-        own = time.perf_counter() - began - (sum(self.took.values()) - before)
-        self.took[name] = self.took.get(name, 0.0) + own
+    def has(self, name: str) -> bool:
+        """Whether these numbers are there."""
+        return (self.folder / f"{name}.npy").is_file()
 
     def steps_in(self, arm: str, loop: Callable[[], Loop], seconds: float) -> int:
         """How many steps of an arm's training so much time is enough for."""

@@ -11,7 +11,7 @@ from fewlabels.errors import InputError
 from fewlabels.evaluate import evaluate, outputs, probabilities
 from fewlabels.fit import arms, fit
 from fewlabels.fit.arms import CrossFitted
-from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted, preferred
+from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted, heard, preferred
 from fewlabels.fit.loop import Loop
 from fewlabels.fit.objectives import SelfTrainingSettings
 from fewlabels.fit.pool import Pool
@@ -66,6 +66,11 @@ def later_is_better(monkeypatch) -> None:
         return 0.1 * next(place for place, before in enumerate(tried) if before is fitted)
 
     monkeypatch.setattr(Fit, "_score", score)
+
+
+def all_are_heard(monkeypatch) -> None:
+    """Experts without a say are asked, too."""
+    monkeypatch.setattr(fit, "heard", lambda weights: [name for name in weights if name != arms.RARE])
 
 
 def test_all_arms_are_tried_and_the_best_is_taken(short, fmnist, tmp_path: Path):
@@ -124,31 +129,36 @@ def test_where_a_student_would_have_no_time_the_baseline_has_it_all(short, monke
     made = fitted(pool_of(fmnist), tmp_path)
     assert list(made.tried) == ["supervised", "kernel", "propagate", "committee"]
     assert made.strategy == "supervised"
-    assert "kernel: no time is left to ask it of all images" in "".join(made.said)
+    assert "kernel: too little time is left to ask it of all images" in "".join(made.said)
     assert {file.stem for file in (tmp_path / "stages").glob("*-final.safetensors")} == {"supervised-final"}
-    assert not list((tmp_path / "stages").glob("*-all-logits.npy"))
+    assert not list((tmp_path / "stages").glob("*-all-of-all.npy"))
 
 
 def test_asking_is_counted_before_a_student_is_given_time(shortest, monkeypatch, fmnist, tmp_path: Path):
-    """Kernel ridge takes three seconds for the 100 labelled images: twelve for all; its own part is planned, too."""
+    """Kernel ridge takes three seconds a fold, and one to be asked of 100 of the 400 images."""
     pool, now, given = pool_of(fmnist), [0.0], {}
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    ridge = arms.kernel_ridge
+    monkeypatch.setattr(arms, "TRIED", 100)
 
-    def takes_three_seconds(*args):
-        now[0] += 3.0
-        return ridge(*args)
+    def takes(seconds, of):
+        def taking(*args):
+            now[0] += seconds
+            return of(*args)
+
+        return taking
 
     def steps(self, pool, part, seconds):
         given[part] = seconds
         return 0
 
-    monkeypatch.setattr(arms, "kernel_ridge", takes_three_seconds)
+    monkeypatch.setattr(arms, "kernel_ridge", takes(3.0, arms.kernel_ridge))
+    monkeypatch.setattr(arms, "kernel_scores", takes(1.0, arms.kernel_scores))
     monkeypatch.setattr(fit.Student, "steps_in", steps)
     later_is_better(monkeypatch)
     fitted(pool, tmp_path, strategy="kernel", budget=30.0)
-    assert given == {"of-kernel": pytest.approx((30.0 - 9.0 - 12.0) * (1 - 0.2 / 3))}
+    its_own_part = 0.2 / 3
+    assert given == {"of-kernel": pytest.approx((30.0 - 9.0 - 1.0 - 4.0) * (1 - its_own_part))}
 
 
 def test_where_every_image_has_a_label_nothing_is_left_to_self_training(shortest, fmnist, tmp_path: Path):
@@ -396,7 +406,9 @@ def test_without_a_teacher_folds_are_asked_of_labelled_images_alone(short, monke
     pool = pool_of(fmnist)
     made = fitted(pool, tmp_path)
     assert "selftrain" not in made.tried
-    of_fold, of_all = (np.load(tmp_path / "stages" / f"supervised-{part}-logits.npy") for part in ("fold-0", "all"))
+    of_fold, of_all = (
+        np.load(tmp_path / "stages" / f"supervised-{what}.npy") for what in ("fold-0-of-some", "all-of-all")
+    )
     assert np.isnan(of_fold[pool.unlabelled]).all()
     assert np.isfinite(of_fold[pool.labelled]).all()
     assert np.isfinite(of_all).all()
@@ -460,6 +472,7 @@ def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, t
         monkeypatch.setattr(arms, name, takes_time(getattr(arms, name)))
     monkeypatch.setattr(fit.SelfTrain, "fewest", 1)
     later_is_better(monkeypatch)
+    all_are_heard(monkeypatch)
     fitted(pool_of(fmnist), tmp_path, budget=336.0, teacher="small")
     expected = {
         f"{name}-fold-{n}": weight * 10.0 for name, weight in (("supervised", 1), ("selftrain", 2)) for n in range(3)
@@ -481,6 +494,24 @@ def test_a_part_held_out_alone_has_as_much_time_as_the_final_training(monkeypatc
     monkeypatch.setattr(fit.Supervised, "train", takes_it)
     fitted(pool_of(fmnist), tmp_path, strategy="supervised", budget=60.0)
     assert given == pytest.approx({"fold-0": 30.0, "final": 30.0})
+
+
+def test_an_expert_without_a_say_is_not_asked():
+    assert heard({"supervised": 0.4, "kernel": 0.0, arms.RARE: 1.0}) == ["supervised"]
+
+
+def test_where_a_part_is_held_out_alone_the_others_are_learned_once(short, monkeypatch, fmnist, tmp_path: Path):
+    monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    monkeypatch.setattr(fit.SelfTrain, "fewest", 10**9)
+    monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.5)  # ten labels tell little
+    later_is_better(monkeypatch)
+    all_are_heard(monkeypatch)
+    pool = pool_of(fmnist)
+    made = fitted(pool, tmp_path)
+    assert made.strategy == "committee"
+    trained = {file.stem for file in (tmp_path / "stages").glob("*.safetensors")}
+    assert trained == {"supervised-fold-0", "student-of-committee"}
+    assert np.isfinite(np.load(tmp_path / "stages" / "supervised-fold-0-of-all.npy")).all()
 
 
 def hundred(errors: range) -> CrossFitted:
