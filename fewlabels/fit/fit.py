@@ -343,10 +343,13 @@ class Fit:
         network, scale, shift = made  # type: ignore[misc]  # supervised is always made
         held, said = tried[best].held_labels, softmax(tried[best].held_logits, axis=1)
         network.thresholds = thresholds(said.max(axis=1), said.argmax(axis=1) == held, self._frequent(held))
-        of_all = 1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled)
-        learned_from = 1.0 if self.known == "fold-0" and best in TAUGHT else of_all  # teachers have learned no more
+        learned_from = float(1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled))
+        if best != "supervised":  # the best of several on the same folds looks better than it is
+            learned_from **= 0.5
+        if best in TAUGHT and self.known == "fold-0":  # by teachers who have learned no more
+            learned_from = 1.0
         confusion = self._confusion(tried[best])
-        estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, float(learned_from), self._lost)
+        estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, learned_from, self._lost)
         return Fitted(self._finished(network, scale, shift), best, estimate, scores, self.said, self.pseudo_labels)
 
     def _made(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
