@@ -295,8 +295,8 @@ def labels_worth() -> str:
         if len(scores) < 2:
             continue  # the others are not measured yet
         score, best = max(scores)
-        needed = labels_needed(supervised, score)
-        worth = f"more than {max(supervised):,}" if needed == float("inf") else f"{needed:,.0f}"
+        needed = float(f"{labels_needed(supervised, score):.2g}")  # no more digits than a few draws can tell
+        worth = f"more than {max(supervised):,}" if needed == float("inf") else f"about {needed:,.0f}"
         if best == "supervised" or needed <= labels:
             said.append(f"- With {labels:,} labels no strategy is above supervised training.")
         else:
