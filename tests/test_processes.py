@@ -1,8 +1,7 @@
-"""Runs in processes of their own: killed at any moment, and two that compute as one."""
+"""Two processes that compute as one."""
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -30,42 +29,6 @@ def start(folder: Path, *options: str | Path) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-
-
-@pytest.fixture(scope="module")
-def images(fmnist, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("images") / "images.npy"
-    np.save(path, fmnist.train.first_k(2560).images)
-    return path
-
-
-@pytest.mark.parametrize("times", [2, pytest.param(5, marks=pytest.mark.slow)])
-def test_resume_exact(times: int, images: Path, tmp_path: Path):
-    """SIGKILL at random moments changes no bit of the result."""
-    total = 50
-    options = (images, "--method", "simclr", "--epochs", total // 10, "--tune", "off", "--checkpoint-seconds", "0.05")
-    undisturbed = start(tmp_path / "whole", *options)
-    assert undisturbed.wait(300) == 0, undisturbed.stderr.read()
-    folder = tmp_path / "killed"
-    moments = sorted(random.Random(0).sample(range(1, total - 5), times))
-    kills = 0
-    for moment in moments:
-        running = start(folder, *options, *(["--resume"] if folder.is_dir() else []))
-        while newest_step(folder) < moment and running.poll() is None:
-            time.sleep(0.005)
-        time.sleep(random.Random(moment).uniform(0, 0.1))
-        running.kill()
-        kills += running.wait() == -signal.SIGKILL
-        running.communicate()
-        assert newest_step(folder) < total
-    assert kills == times
-    last = start(folder, *options, "--resume")
-    assert last.wait(300) == 0, last.stderr.read()
-    for file in ("method.safetensors", "backbone.safetensors"):
-        assert same(read_weights(folder / file)[0], read_weights(tmp_path / "whole" / file)[0])
-    states = [json.loads((tmp_path / name / "state.json").read_text()) for name in ("whole", "killed")]
-    assert states[0]["curve"] == states[1]["curve"]
-    assert states[0]["guard"]["readings"] == states[1]["guard"]["readings"] != []
 
 
 # In single precision their steps blow up the last digit of a sum, as they do between 1 and 2 threads.
