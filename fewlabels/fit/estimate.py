@@ -14,11 +14,8 @@ RIGHT, WRONG = 0.25, 0.25
 LEARNING = 0.3
 """The error falls as this power of the number of labels, as kernel ridge showed: powers of 0.07 to 0.35 are common
 (Hestness et al. 2017)."""
-
-
 BELIEVED = 0.5
-"""How far teachers are believed where a student differs: it knows other things than they. Students of 20 to 500 steps
-lost between a fifth and two thirds of what their teachers held lost."""
+"""How far teachers are believed where a student differs: it knows other things than they."""
 
 
 class Estimate(NamedTuple):

@@ -252,8 +252,7 @@ class Fit:
             experts = [self._arm(expert) for expert in heard(tried[name].weights) if expert in self.experts]
             left, fold = [arm for arm in experts if not arm.asked(self.known)], self._pool_of("fold-0")
             asking = 0.0 if self.stages.planned else sum(arm.seconds_to_ask(fold, "fold-0") for arm in left)
-            training = sum(WEIGHTS[arm.name] for arm in left) if self.known == "all" else 0.0
-            seconds = self.budget.left_after(asking, training)
+            seconds = self.budget.left_after(asking, sum(self._once_more(arm.name) for arm in left))
             nothing = np.zeros((len(self.pool.unlabelled), len(self.pool.source.class_names)))
             student = Student(self.lab, self.settings.backbone, self.pool.unlabelled, nothing)
             return np.array([student.fewest, student.steps_in(self.pool, f"of-{name}", seconds)])
@@ -271,17 +270,18 @@ class Fit:
         return min(self.settings.budget / 2, times * len(self.pool.source) * seconds_an_image)
 
     def _total_weight(self, teaches: bool) -> float:
-        once = ["student"] if self.together else ["final"]
-        if self.together and self.known == "all":
-            once += self.experts
-        if teaches:
-            once.append("teacher")
         folds = sum(map(self._on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
-        return len(self.parts) * folds + sum(WEIGHTS[name] for name in once)
+        once = WEIGHTS["teacher"] if teaches else 0
+        once += WEIGHTS["student"] + sum(map(self._once_more, self.experts)) if self.together else WEIGHTS["final"]
+        return len(self.parts) * folds + once
 
     def _on_a_fold(self, expert: str) -> float:
         alone = self.known == "fold-0" and expert in ("supervised", "finetune")
         return WEIGHTS[expert] * (ALONE if alone else 1.0)
+
+    def _once_more(self, expert: str) -> float:
+        """The weight of an expert's training on what is known to those who are asked of all images."""
+        return WEIGHTS[expert] if self.known == "all" else 0.0
 
     def _try_arms(self) -> dict[str, CrossFitted]:
         """Of each expert; of all together, as ``committee``; of what learns from them, if there is time."""
@@ -444,7 +444,7 @@ class Fit:
             elif expert == "committee":
                 said[expert] = self._said("committee", tried)
             else:
-                seconds = self.budget.share(WEIGHTS[expert]) if self.known == "all" else 0.0
+                seconds = self.budget.share(self._once_more(expert))
                 said[expert] = self._arm(expert).logits(self._pool_of(self.known), self.known, seconds)
         return weighted(said, weights)
 

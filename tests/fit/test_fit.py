@@ -68,6 +68,27 @@ def later_is_better(monkeypatch) -> None:
     monkeypatch.setattr(Fit, "_score", score)
 
 
+def takes(now: list[float], seconds: float, of):
+    """The function, for which a false clock goes on."""
+
+    def taking(*args):
+        now[0] += seconds
+        return of(*args)
+
+    return taking
+
+
+def takes_all_its_time(now: list[float], given: dict[str, float]):
+    """A training that takes what it is given, and learns nothing."""
+
+    def train(arm, pool, part, seconds):
+        now[0] += seconds
+        given.setdefault(f"{arm.name}-{part}", seconds)  # asked again, it is read from its file
+        return untrained(arm, pool, part, seconds)
+
+    return train
+
+
 def all_are_heard(monkeypatch) -> None:
     """Experts without a say are asked, too."""
     monkeypatch.setattr(fit, "heard", lambda weights: [name for name in weights if name != arms.RARE])
@@ -141,19 +162,12 @@ def test_asking_is_counted_before_a_student_is_given_time(shortest, monkeypatch,
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(arms, "TRIED", 100)
 
-    def takes(seconds, of):
-        def taking(*args):
-            now[0] += seconds
-            return of(*args)
-
-        return taking
-
     def steps(self, pool, part, seconds):
         given[part] = seconds
         return 0
 
-    monkeypatch.setattr(arms, "kernel_ridge", takes(3.0, arms.kernel_ridge))
-    monkeypatch.setattr(arms, "kernel_scores", takes(1.0, arms.kernel_scores))
+    monkeypatch.setattr(arms, "kernel_ridge", takes(now, 3.0, arms.kernel_ridge))
+    monkeypatch.setattr(arms, "kernel_scores", takes(now, 1.0, arms.kernel_scores))
     monkeypatch.setattr(fit.Student, "steps_in", steps)
     later_is_better(monkeypatch)
     fitted(pool, tmp_path, strategy="kernel", budget=30.0)
@@ -453,23 +467,10 @@ def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, t
     now, given = [0.0], {}
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
-    def takes_it(arm, pool, part, seconds):
-        now[0] += seconds
-        given.setdefault(f"{arm.name}-{part}", seconds)  # asked again, it is read from its file
-        return untrained(arm, pool, part, seconds)
-
     for arm in (fit.Supervised, fit.SelfTrain, fit.Student):
-        monkeypatch.setattr(arm, "train", takes_it)
-
-    def takes_time(of):
-        def taking(*args):
-            now[0] += 2.0
-            return of(*args)
-
-        return taking
-
+        monkeypatch.setattr(arm, "train", takes_all_its_time(now, given))
     for name in ("kernel_ridge", "propagated"):
-        monkeypatch.setattr(arms, name, takes_time(getattr(arms, name)))
+        monkeypatch.setattr(arms, name, takes(now, 2.0, getattr(arms, name)))
     monkeypatch.setattr(fit.SelfTrain, "fewest", 1)
     later_is_better(monkeypatch)
     all_are_heard(monkeypatch)
@@ -485,15 +486,9 @@ def test_a_part_held_out_alone_has_as_much_time_as_the_final_training(monkeypatc
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
     now, given = [0.0], {}
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-
-    def takes_it(arm, pool, part, seconds):
-        now[0] += seconds
-        given[part] = seconds
-        return untrained(arm, pool, part, seconds)
-
-    monkeypatch.setattr(fit.Supervised, "train", takes_it)
+    monkeypatch.setattr(fit.Supervised, "train", takes_all_its_time(now, given))
     fitted(pool_of(fmnist), tmp_path, strategy="supervised", budget=60.0)
-    assert given == pytest.approx({"fold-0": 30.0, "final": 30.0})
+    assert given == pytest.approx({"supervised-fold-0": 30.0, "supervised-final": 30.0})
 
 
 def test_an_expert_without_a_say_is_not_asked():
