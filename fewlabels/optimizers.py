@@ -143,7 +143,7 @@ def orthogonal(matrix: Tensor, rounds: int = 3) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     for _ in range(rounds):
         square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
     result: Tensor = x.T if tall else x
     return result
 

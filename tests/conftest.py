@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from rich.console import Console
 
 from fewlabels import cli
@@ -34,13 +35,16 @@ def fmnist() -> Splits:
 
 @pytest.fixture(scope="session")
 def tiny_run(fmnist: Splits, tmp_path_factory: pytest.TempPathFactory) -> ArticleRun:
-    """The whole tutorial on 2,000 images, with its report."""
-    folder = tmp_path_factory.mktemp("article")
-    logger = make_logger("tensorboard", folder, {"plan": "tiny"})
-    train, test = fmnist.train.first_k(2000), fmnist.test.first_k(500)
-    run = ArticleRun(folder, train, test, TINY, 2, logger, Console(quiet=True), torch.device("cpu"))
-    write_report(result(run, "fewlabels article", quick=True), folder)
-    logger.close()
+    """The whole tutorial on 2,000 images, with its report; of two workers the second reads the first one's files."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "article"
+    with FileLock(f"{folder}.lock"):
+        logger = make_logger("tensorboard", folder, {"plan": "tiny"})
+        train, test = fmnist.train.first_k(2000), fmnist.test.first_k(500)
+        run = ArticleRun(folder, train, test, TINY, 2, logger, Console(quiet=True), torch.device("cpu"))
+        if not (folder / "report.html").is_file():
+            write_report(result(run, "fewlabels article", quick=True), folder)
+        logger.close()
     return run
 
 

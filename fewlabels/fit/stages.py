@@ -77,7 +77,7 @@ class Stages:
         if weights.is_file():
             with refusing_damage(plan):
                 self._heed(name, json.loads(plan.read_text()).get("warning", ""))
-            return load_classifier(weights).to(self.device)
+            return self._read(weights)
         until = time.perf_counter() + seconds
         training = loop()
         if plan.is_file():
@@ -99,7 +99,11 @@ class Stages:
             self._paces[arm] = observer.seconds / training.steps
         save_classifier(network, weights)
         discard_all(checkpoints)
-        return load_classifier(weights).to(self.device)  # as the next start has it, to the last digit
+        return self._read(weights)  # as the next start has it, to the last digit
+
+    def _read(self, weights: Path) -> Classifier:
+        network = load_classifier(weights).to(self.device)
+        return network.to(memory_format=torch.channels_last)  # asking takes up to half as long
 
     def array(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Numbers that take a while to compute."""
