@@ -21,6 +21,7 @@ from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.listing import Listing, listed
 from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.data.twins import twins, twins_within
+from fewlabels.errors import InputError
 from fewlabels.fit.doubt import doubtful
 from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.outliers import outliers
@@ -108,6 +109,8 @@ def looked_at(
         listing = Listing(splits.folder, names, labels, splits.train.class_names, of_splits, [""] * len(names))
         return _of_array(listing, np.concatenate([part.images for part in parts.values()]), "IDX")
     path = Path(data)
+    if not path.exists():
+        raise InputError(f"{data}: no such file or folder. Pass {FASHION_MNIST}, a folder, a table or arrays.")
     if path.suffix.lower() in ARRAYS and not path.is_dir():
         images, listing, _ = arrays_listed(path, size)
         return _of_array(listing, images, path.suffix[1:].upper())

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from fewlabels.data.order import steps_per_epoch
 from fewlabels.data.source import ArraySource, ImageSource, fingerprint
 from fewlabels.engine import run_folder
@@ -75,6 +77,12 @@ def score_of(method: Method, source: ImageSource, views: Views, seed: int) -> fl
     return label_free_scores(method, source, views, seed, (SCORE,))[SCORE]
 
 
+def _can_compare(labels: np.ndarray) -> bool:
+    """Whether methods can be compared by cross-validation on them."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return len(counts) >= 2 and int(counts.min()) >= 2
+
+
 def better(usual: K, scores: dict[K, float]) -> K:
     """The key of the best score if it says enough, and more than the usual one's.
 
@@ -115,10 +123,11 @@ class AutoPretraining:
         observer: Observer,
         engine: Engine,
     ) -> None:
-        self.source, self.labelled, self.settings, self.recipes = source, labelled, settings, recipes
+        self.source, self.settings, self.recipes = source, settings, recipes
+        self.labelled = labelled if labelled is not None and _can_compare(labelled.labels) else None
         self.folder, self.seed, self.observer, self.engine = folder, seed, observer, engine
         self.file = run_folder.choice_file(folder)
-        about = {"data": fingerprint(source), "labels": len(labelled or ()), "recipes": recipes, "seed": seed}
+        about = {"data": fingerprint(source), "labels": len(self.labelled or ()), "recipes": recipes, "seed": seed}
         self.decided = {**asdict(settings), **about}
         self.trials: list[Trial] = []
         self.chosen: Chosen | None = None
@@ -173,6 +182,7 @@ class AutoPretraining:
         for epoch in self._quarters:
             place = run_folder.kept_folder(self.folder, epoch)
             load_exactly(method, read_weights(place / "method.safetensors")[0], place)
+            load_exactly(method.backbone, read_weights(place / "backbone.safetensors")[0], place)  # it may be averaged
             scores[epoch] = score_of(method, self.source, RECIPES[views], self.seed)
         best = better(self._quarters[-1], scores)
         backbone = run_folder.kept_folder(self.folder, best) / "backbone.safetensors"
@@ -249,7 +259,8 @@ class AutoPretraining:
 
     def _why_method(self, best: Trial, trials: list[Trial]) -> str:
         if best.cv_macro_f1 is None:
-            return f"method {best.method}: there are no labels to compare methods by, and this is the default"
+            wanted = "no labels to compare methods by, two or more of each of two classes"
+            return f"method {best.method}: there are {wanted}, and this is the default"
         others = ", ".join(
             f"{t.method} {'collapsed' if t.cv_macro_f1 is None else f'{t.cv_macro_f1:.3f}'}"
             for t in trials

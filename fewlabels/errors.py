@@ -14,6 +14,19 @@ class InputError(ValueError):
     """Whether one of several processes has it and the others do not."""
 
 
+class PassingError(InputError):
+    """One that is not the file's: it may be gone at the next start."""
+
+
+def printable(text: str) -> str:
+    r"""Without what would move the cursor or colour the screen, or cannot be written at all.
+
+    >>> print(printable("a\nb"))
+    a\nb
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def did_you_mean(name: str, known: Iterable[str], number: int = 1, prefix: str = "") -> str:
     """A question, after a space, with the known names that are nearest to a wrong one; empty if none is near.
 

@@ -49,7 +49,7 @@ def paired_difference(
         ours: int64 [P, N], predictions of P runs.
         theirs: as ours; run by run with the same labels and seed.
         labels: int64 [N].
-        classes: how many there are.
+        classes: how many there are; the mean is over those that are among ``labels``.
         seed: of the bootstrap.
     """
     plain = _differences(ours, theirs, labels, classes, np.ones((1, len(labels)), np.float32))[0]
@@ -68,13 +68,13 @@ def _differences(
     ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray
 ) -> np.ndarray:
     """Of macro-F1, with test images weighted by each row of ``weights`` [B, N]: float [B, P]."""
-    eye = np.eye(classes, dtype=np.float32)
+    eye, tested = np.eye(classes, dtype=np.float32), np.unique(labels)
     truth = weights @ eye[labels]
 
     def scores(predictions: np.ndarray) -> np.ndarray:
         named = eye[predictions]
         right = weights @ (named * (predictions == labels)[:, None])
-        of_each: np.ndarray = (2 * right / np.maximum(weights @ named + truth, 1e-12)).mean(axis=1)
+        of_each: np.ndarray = (2 * right / np.maximum(weights @ named + truth, 1e-12))[:, tested].mean(axis=1)
         return of_each
 
     return np.stack([scores(a) - scores(b) for a, b in zip(ours, theirs, strict=True)], axis=1).astype(np.float64)

@@ -18,15 +18,19 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Inside the block, what the system says of a full disk or a forbidden place is said to the user of ``path``."""
+def explained(path: Path, option: str = " with --out") -> Iterator[None]:
+    """Inside the block, what the system says of a full disk or a forbidden place is said to the user of ``path``.
+
+    ``option`` says where the place comes from; empty: it is our own.
+    """
+    other = f" or choose another folder{option}" if option else ""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            line = "no room left on the disk. Free some space or choose another folder with --out."
+            line = f"no room left on the disk. Free some space{other}."
         else:
-            line = f"cannot be written ({error.strerror or error}). Choose another folder with --out."
+            line = f"cannot be written ({error.strerror or error}). Make it writable{other}."
         raise InputError(f"{path}: {line}") from None
 
 
@@ -39,6 +43,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         InputError: if the place cannot be written or the disk is full.
     """
+    if not path.name:
+        raise InputError(f"{path}: a folder, not the name of a file. Give the file a name.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with explained(path):

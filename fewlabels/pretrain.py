@@ -30,7 +30,14 @@ from fewlabels.errors import InputError
 from fewlabels.files import write_json, written_whole
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.backbones import BACKBONES, make_backbone, refuse_size
-from fewlabels.models.weights import load_exactly, read_weights, save_backbone, save_weights, weights_bytes
+from fewlabels.models.weights import (
+    load_exactly,
+    read_weights,
+    refuse_other_backbone,
+    save_backbone,
+    save_weights,
+    weights_bytes,
+)
 from fewlabels.monitor import LOOKED_AT, Guard, Verdict
 from fewlabels.observe import Observer
 from fewlabels.optimizers import cosine_with_warmup, set_rate
@@ -61,11 +68,23 @@ def build_method(settings: PretrainSettings, channels: int, seed: int) -> Method
         InputError: if ``start_from`` does not hold weights of this backbone.
     """
     given = Path(settings.start_from) if settings.start_from else None
+    own = None if given is None else _own_weights(given, settings.backbone)
     with seeded(seed, "init", settings.method):
-        backbone = make_backbone(settings.backbone, channels, given)
-        if given is not None and settings.backbone in BACKBONES:
-            load_exactly(backbone, read_weights(given)[0], given)
+        backbone = make_backbone(settings.backbone, channels, given if own is None else None)
+        if given is not None and own is not None:
+            load_exactly(backbone, own, given)
         return METHODS[settings.method].build(backbone, backbone.num_features, settings.of_method)
+
+
+def _own_weights(file: Path, backbone: str) -> dict[str, Tensor] | None:
+    """What an earlier run wrote; None: it is for timm to read."""
+    if backbone not in BACKBONES and not (file.suffix == ".safetensors" and file.is_file()):
+        return None
+    tensors, about = read_weights(file)
+    if backbone not in BACKBONES and "kind" not in about:
+        return None
+    refuse_other_backbone(about, backbone, file)
+    return tensors
 
 
 def pretrain(
@@ -300,6 +319,9 @@ class Pretraining:
         images = self.source.read(evenly_spaced(self.source))
         if len(images) > 1 and (images == images[:1]).all():
             raise InputError(f"images: the {len(images)} looked at are all the same. Pass images that differ.")
+        if self.each_epoch is not None:  # it sees images as they are
+            _, height, width = self.source.shape
+            refuse_size("images", height, width, self.settings.backbone, self.method.backbone.image_size)
         view = views(images[:1], (self.seed, "check"))
         height, width = view.shape[2:]
         refuse_size("views", height, width, self.settings.backbone, self.method.backbone.image_size)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import RidgeClassifier
 from torch import Tensor
+from torch.nn import functional as F
 
 from fewlabels.data.source import ImageSource, evenly_spaced
 from fewlabels.engine.pairs import Views
@@ -56,11 +57,15 @@ def label_free_scores(
 def _rotation_probe(method: Method, images: Tensor) -> float:
     """Accuracy of a linear classifier that tells by how much an image was turned (Reed et al. 2021, section 3).
 
-    By quarter turns, or by half turns where images are not square; a quarter of the images is held out.
+    By quarter turns, or by half turns where images are not square; a quarter of the images is held out. A backbone of
+    a fixed size has them resized.
     """
     turns = (0, 1, 2, 3) if images.shape[2] == images.shape[3] else (0, 2)
     held_out = np.arange(len(images)) % 4 == 0
-    features = [encoded(method, torch.rot90(images, turn, (2, 3)) / 255, BATCH)[0].numpy() for turn in turns]
+    images, wanted = images / 255, getattr(method.backbone, "image_size", None)
+    if wanted is not None:
+        images = F.interpolate(images, (wanted, wanted), mode="bilinear", antialias=True)
+    features = [encoded(method, torch.rot90(images, turn, (2, 3)), BATCH)[0].numpy() for turn in turns]
     scale = np.concatenate(features).std(axis=0) + 1e-6
     learned, asked = (np.concatenate([each[rows] / scale for each in features]) for rows in (~held_out, held_out))
     answers = [np.repeat(turns, rows.sum()) for rows in (~held_out, held_out)]

@@ -4,7 +4,9 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from fewlabels.choose import AutoPretraining, Chosen, better
@@ -13,7 +15,8 @@ from fewlabels.fit.probe import knn_probe
 from fewlabels.methods import METHODS
 from fewlabels.models.weights import read_weights
 from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, PretrainSettings
+from fewlabels.pretrain import Engine, PretrainSettings, build_method
+from fewlabels.scores import _rotation_probe
 
 SETTINGS = PretrainSettings("simclr", 2, batch_size=200)
 RECIPES = ("gray-small", "randaugment")
@@ -77,6 +80,34 @@ def test_without_labels_methods_are_not_compared(source, tmp_path: Path):
     assert chosen.method == "mocov2"
     assert "no labels" in chosen.reasons[0]
     assert {trial["method"] for trial in json.loads((tmp_path / "choice.json").read_text())["trials"]} == {"mocov2"}
+
+
+def test_where_a_class_has_a_single_label_methods_are_not_compared(source, tmp_path: Path):
+    few = source.first_k(200)
+    keep = np.flatnonzero(few.labels != 3)
+    labelled = few.subset(np.append(keep, np.flatnonzero(few.labels == 3)[:1]))
+    chosen = AutoPretraining(*arguments(source, labelled, tmp_path)).choose()
+    assert chosen.method == "mocov2"
+
+
+def test_what_is_scored_is_what_is_kept(source, monkeypatch, tmp_path: Path):
+    scored = []
+
+    def score(method, *rest):
+        scored.append(method.backbone.state_dict()["0.weight"].clone())
+        return 0.5
+
+    monkeypatch.setattr("fewlabels.choose.score_of", score)
+    settings = replace(SETTINGS, ema=0.9)
+    AutoPretraining(*arguments(source, None, tmp_path, settings=settings)).go()
+    kept = [read_weights(tmp_path / f"epoch-{epoch}" / "backbone.safetensors")[0]["0.weight"] for epoch in (1, 2)]
+    assert all(torch.equal(*pair) for pair in zip(scored[-2:], kept, strict=True))
+
+
+def test_a_backbone_of_a_fixed_size_is_scored_on_images_of_that_size(source):
+    pytest.importorskip("timm")
+    method = build_method(replace(SETTINGS, backbone="timm/vit_tiny_patch16_224"), 1, 0)
+    assert 0 <= _rotation_probe(method, source.read(slice(0, 8))) <= 1
 
 
 def test_trials_that_collapse_are_passed_over(source, monkeypatch, tmp_path: Path):

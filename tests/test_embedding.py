@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -143,11 +144,36 @@ def test_embed_spares_a_table_of_the_user(run_cli, model_file, photos):
     own.write_text("path,label\nphotos/00.png,shoe\n")
     ran = run_cli("embed", model_file, photos, "-o", photos.parent / "photos.npy")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "photos.csv: is there, and is no table of vectors" in ran.err
+    assert "photos.csv: is there, and no table of this command has made it" in ran.err
     assert own.read_text().endswith("shoe\n")
+    for command in (("predict", photos), ("search", photos, photos), ("dedupe", photos)):
+        ran = run_cli(command[0], model_file, *command[1:], "-o", own)
+        assert (ran.code, ran.err.count("\n")) == (2, 1)
+        assert "Choose another name with --out" in ran.err
+        assert own.read_text().endswith("shoe\n")
+    own.unlink()
+    np.save(photos.parent / "photos.npy", np.zeros((3, 28, 28), np.uint8))
+    (photos.parent / "photos.parquet").write_bytes(b"the user's")
+    for name in ("photos.npy", "photos.parquet"):
+        ran = run_cli("embed", model_file, photos, "-o", photos.parent / name)
+        assert (ran.code, ran.err.count("\n")) == (2, 1)
+        assert f"{name}: is there, " in ran.err
+        (photos.parent / name).unlink()
     ran = run_cli("embed", model_file, photos, "-o", photos.parent / "photos.txt")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "End it with .npy or .parquet" in ran.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
+def test_names_that_are_no_text_are_escaped(run_cli, fmnist, model_file, tmp_path):
+    pytest.importorskip("pyarrow")
+    saved(fmnist.test.images[0, 0], Path(os.fsdecode(bytes(tmp_path / "photos") + b"/caf\xe9.png")))
+    for command, name in (("predict", "out.csv"), ("embed", "out.parquet")):
+        ran = run_cli(command, model_file, tmp_path / "photos", "-o", tmp_path / name)
+        assert ran.code == 0, ran.err
+        assert rb"caf\udce9.png" in (tmp_path / name).read_bytes()
+    ran = run_cli("predict", model_file, tmp_path / "photos")
+    assert r"caf\udce9.png" in ran.out
 
 
 def test_search_finds_the_original_of_a_copy(run_cli, fmnist, model_file, photos, tmp_path):

@@ -17,7 +17,7 @@ from fewlabels.engine.tuning import Choice
 from fewlabels.errors import InputError
 from fewlabels.methods import METHODS
 from fewlabels.methods.simsiam import SimSiamSettings
-from fewlabels.models.weights import read_weights
+from fewlabels.models.weights import read_weights, save_backbone
 from fewlabels.observe import Observer
 from fewlabels.optimizers import OptimizerSettings
 from fewlabels.pretrain import Collapsed, Engine, Pretraining, PretrainSettings, build_method, pretrain
@@ -310,8 +310,19 @@ def test_a_run_begins_with_the_weights_of_another(source, tmp_path: Path):
     file = tmp_path / "backbone.safetensors"
     begun = build_method(replace(SMALL, start_from=str(file)), 1, 5)
     assert same(begun.backbone.state_dict(), read_weights(file)[0])
-    with pytest.raises(InputError, match="another architecture"):
+    with pytest.raises(InputError, match="weights of article, not of resnet18"):
         build_method(replace(SMALL, backbone="resnet18", start_from=str(file)), 1, 5)
+
+
+def test_a_run_with_timms_backbone_begins_with_another_runs_weights_too(source, tmp_path: Path):
+    pytest.importorskip("timm")
+    of_timm, file = replace(SMALL, backbone="timm/mobilenetv3_small_050"), tmp_path / "backbone.safetensors"
+    trained = build_method(of_timm, 1, 4).backbone
+    save_backbone(trained, file, of_timm.backbone)
+    assert same(build_method(replace(of_timm, start_from=str(file)), 1, 5).backbone.state_dict(), trained.state_dict())
+    save_backbone(build_method(SMALL, 1, 4).backbone, file, "article")
+    with pytest.raises(InputError, match="weights of article, not of timm/mobilenetv3_small_050"):
+        build_method(replace(of_timm, start_from=str(file)), 1, 5)
 
 
 def test_the_guard_goes_on_where_a_run_was_stopped(looks_often, source, tmp_path: Path):

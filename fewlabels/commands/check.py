@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fewlabels.commands.csv_output import csv_rows, harmless, path_cell, printable, way_to_images
+from fewlabels.commands.csv_output import csv_rows, harmless, path_cell, way_to_images
 from fewlabels.commands.options import (
     Data,
     DataFolder,
@@ -20,7 +20,7 @@ from fewlabels.commands.options import (
     saying_how_to_go_on,
 )
 from fewlabels.data.tables import TABLES
-from fewlabels.errors import InputError
+from fewlabels.errors import InputError, printable
 
 if TYPE_CHECKING:
     from fewlabels.check import Finding

@@ -1,13 +1,15 @@
 """CSV that commands leave, for people who open it in a spreadsheet."""
 
 import csv
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fewlabels.errors import InputError
+from fewlabels.data.tables import FORMULAS
+from fewlabels.errors import InputError, printable
 from fewlabels.files import written_whole
 
 
@@ -17,7 +19,7 @@ def harmless(cell: str) -> str:
     >>> harmless("=1+1"), harmless("-1")
     ("'=1+1", '-1')
     """
-    if cell[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+    if cell[:1] not in FORMULAS:
         return cell
     try:
         float(cell)
@@ -43,15 +45,6 @@ def path_cell(path: PurePosixPath) -> str:
     raise InputError(f"{printable(text)}: a name that no table can hold. Rename it.")
 
 
-def printable(text: str) -> str:
-    r"""Without what would move the cursor or colour the screen.
-
-    >>> print(printable("a\nb"))
-    a\nb
-    """
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
 def way_to_images(out: Path, option: str, images: Path) -> PurePosixPath:
     """From the folder of a table to come to that of its images.
 
@@ -68,11 +61,34 @@ def way_to_images(out: Path, option: str, images: Path) -> PurePosixPath:
         ) from None
 
 
+def refuse_foreign(out: Path | None, head: Sequence[str]) -> None:
+    """Refuse to replace a file that is no earlier table with this head: it may be the one with the labels.
+
+    Raises:
+        InputError: naming it.
+    """
+    if out is None or not out.exists():
+        return
+    try:
+        with out.open(newline="", encoding="utf-8", errors="replace") as text:
+            first = next(csv.reader(text), None)
+    except (csv.Error, OSError):
+        first = None
+    if first != list(head):
+        raise InputError(f"{out}: is there, and no table of this command has made it. Choose another name with --out.")
+
+
 @contextmanager
 def csv_rows(out: Path | None) -> Iterator[Any]:
-    """A writer of CSV, to the screen or to a file that appears when it is whole."""
+    """A writer of CSV, to the screen or to a file that appears when it is whole.
+
+    What is no text in UTF-8, as a file's name may be, is escaped.
+    """
     if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         yield csv.writer(sys.stdout, lineterminator="\n")
         return
-    with written_whole(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    how: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with written_whole(out) as temporary, temporary.open("w", **how) as file:
         yield csv.writer(file, lineterminator="\n")

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fewlabels.commands.csv_output import csv_rows, harmless
+from fewlabels.commands.csv_output import csv_rows, harmless, refuse_foreign
 from fewlabels.commands.options import Images, Model, OutCsv
 
 if TYPE_CHECKING:
     from fewlabels.data.listing import Listing
+
+
+HEAD = ["group", "keep", "duplicate", "kind", "difference", "problem"]
 
 
 def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
@@ -30,6 +33,7 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
     from fewlabels.embedding import duplicates, embedded_batch, refuse_without_faiss
     from fewlabels.models.weights import load_classifier, preparation_of
 
+    refuse_foreign(out, HEAD)
     classifier = load_classifier(model)
     batches = image_batches(images, preparation_of(classifier, model))
     listing = listed(images) if images.is_dir() or images.suffix.lower() in TABLES else None
@@ -51,7 +55,7 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
     small = np.concatenate(pixels)
     groups = duplicates(np.concatenate(vectors), small, digests) if names else []
     with csv_rows(out) as writer:
-        writer.writerow(["group", "keep", "duplicate", "kind", "difference", "problem"])
+        writer.writerow(HEAD)
         for number, group in enumerate(groups, 1):
             keep = max(group.tolist(), key=lambda row: (*_worth(listing, places[row]), -row))
             others = group[group != keep]

@@ -1,6 +1,5 @@
 """What a model's backbone makes of images."""
 
-import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fewlabels.commands.csv_output import csv_rows, harmless
+from fewlabels.commands.csv_output import csv_rows, harmless, refuse_foreign
 from fewlabels.commands.options import Images, Model
 from fewlabels.errors import InputError
 
@@ -66,7 +65,9 @@ def _npy(out: Path, width: int) -> Iterator[Add]:
     from fewlabels.files import written_whole
 
     beside = out.with_suffix(".csv")
-    _refuse_foreign(beside)
+    refuse_foreign(beside, HEAD)
+    if out.exists() and not beside.exists():
+        raise InputError(f"{out}: is there, without a table of names beside it. Choose another name with --out.")
     rows = 0
 
     def head() -> None:
@@ -89,32 +90,31 @@ def _npy(out: Path, width: int) -> Iterator[Add]:
         head()
 
 
-def _refuse_foreign(table: Path) -> None:
-    """Another table of that name is the user's, perhaps the one with the labels."""
-    if not table.exists():
-        return
-    with table.open(newline="", encoding="utf-8", errors="replace") as text:
-        if next(csv.reader(text), None) != HEAD:
-            raise InputError(f"{table}: is there, and is no table of vectors. Choose another name with --out.")
-
-
 @contextmanager
 def _parquet(out: Path, width: int) -> Iterator[Add]:
     """A row for each image: its name, its vector, and what is wrong with it."""
     try:
         import pyarrow as pa
-        from pyarrow.parquet import ParquetWriter
+        from pyarrow.parquet import ParquetWriter, read_schema
     except ModuleNotFoundError:
         raise InputError(f"{out}: needs pyarrow. Run: pip install 'fewlabels[parquet]', or write .npy.") from None
     from fewlabels.files import written_whole
 
     schema = pa.schema({"image": pa.string(), "embedding": pa.list_(pa.float32()), "problem": pa.string()})
+    if out.exists():
+        try:
+            ours = read_schema(out).names == schema.names
+        except (pa.ArrowException, OSError):
+            ours = False
+        if not ours:
+            raise InputError(f"{out}: is there, and is no table of vectors. Choose another name with --out.")
 
     def add(names: list[str], vectors: "np.ndarray", wrong: dict[int, str]) -> None:
         those = iter(vectors)
         cells = [None if place in wrong else next(those) for place in range(len(names))]
         problems = [wrong.get(place) for place in range(len(names))]
-        writer.write_table(pa.table({"image": names, "embedding": cells, "problem": problems}, schema))
+        plain = [name.encode(errors="backslashreplace").decode() for name in names]
+        writer.write_table(pa.table({"image": plain, "embedding": cells, "problem": problems}, schema))
 
     with written_whole(out) as temporary, ParquetWriter(temporary, schema) as writer:
         yield add

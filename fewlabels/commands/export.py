@@ -30,6 +30,8 @@ def export(
 
     kind = one_of("--to", to, tuple(SUFFIXES))
     suffix = SUFFIXES[kind]
+    if not model.is_file():
+        load_classifier(model)  # which says what is wrong
     out = out or model.with_suffix(suffix)
     if out.suffix != suffix:  # also keeps the model itself from being overwritten
         raise InputError(f"--out {out}: does not end in {suffix}. Name it so, or choose another kind with --to.")

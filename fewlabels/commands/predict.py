@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from fewlabels.commands.csv_output import csv_rows, harmless
+from fewlabels.commands.csv_output import csv_rows, harmless, refuse_foreign
 from fewlabels.commands.options import Images, Model, OutCsv
 from fewlabels.errors import InputError
 
 if TYPE_CHECKING:
     from fewlabels.models.classifier import Classifier
+
+
+HEAD = ["image", "label", "probability", "unsure", "problem"]
 
 
 def predict(
@@ -31,12 +34,13 @@ def predict(
     from fewlabels.evaluate import outputs, probabilities
     from fewlabels.models.weights import load_classifier, preparation_of
 
+    refuse_foreign(out, HEAD)
     classifier = load_classifier(model)
     sure_from = _threshold(classifier, precision)
     unread = unsure = done = 0
     batches = image_batches(images, preparation_of(classifier, model))
     with csv_rows(out) as writer:
-        writer.writerow(["image", "label", "probability", "unsure", "problem"])
+        writer.writerow(HEAD)
         for batch in batches:
             named: dict[int, Any] = {}
             if batch.read:

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fewlabels.commands.csv_output import csv_rows, harmless
+from fewlabels.commands.csv_output import csv_rows, harmless, refuse_foreign
 from fewlabels.commands.options import Images, Model, OutCsv, at_least
 from fewlabels.errors import InputError
+
+HEAD = ["query", "rank", "image", "similarity", "problem"]
 
 
 def search(
@@ -29,6 +31,7 @@ def search(
     from fewlabels.models.weights import load_classifier, preparation_of
 
     at_least("--number", number)
+    refuse_foreign(out, HEAD)
     classifier = load_classifier(model)
     preparation = preparation_of(classifier, model)
     asked, found = (embedded(classifier, path, preparation) for path in (query, images))
@@ -37,7 +40,7 @@ def search(
             raise InputError(f"{path}: {next(iter(part.problems.values()))}. Pass at least one image that can be read.")
     rows, similarity = nearest(asked.vectors, found.vectors, number)
     with csv_rows(out) as writer:
-        writer.writerow(["query", "rank", "image", "similarity", "problem"])
+        writer.writerow(HEAD)
         for name, line in asked.problems.items():
             writer.writerow([harmless(name), "", "", "", harmless(line)])
         for name, its_rows, its_cosines in zip(asked.names, rows.tolist(), similarity.tolist(), strict=True):

@@ -94,10 +94,11 @@ class Bench:
             assert self.settings.weights is not None  # else there is no such arm
             return Path(self.settings.weights)
         if start == "untrained":
-            file = self.folder / "untrained" / f"{self.settings.backbone}-{pair}.safetensors"
+            channels = self.train.shape[0]
+            file = self.folder / "untrained" / f"{self.settings.backbone}-{channels}-{pair}.safetensors"
             if not file.is_file():
                 with seeded(pair, "untrained"):
-                    backbone = make_backbone(self.settings.backbone, self.train.shape[0])
+                    backbone = make_backbone(self.settings.backbone, channels)
                 save_backbone(backbone, file, self.settings.backbone)
             return file
         return self._pretrained(start, pair)
@@ -134,7 +135,7 @@ class Bench:
             run = Pretraining(self.train, self.pretrain_views, about, work, 0, observer, engine)
             return {"epochs": run.epochs_in(seconds), "engine": asdict(read_choice(work))}
 
-        return dict(self._measured(f"{method} in {seconds} s, {self.settings.backbone}", tried))
+        return dict(self._measured(f"{method} in {seconds} s, {self.computed}", tried))
 
     def paces(self) -> dict[str, float]:
         """Seconds a step of each training on labels, and of an image that a network is asked of."""
@@ -153,7 +154,12 @@ class Bench:
             network.test_views = True
             return found | {"image": seconds_an_image(network, self.train)}
 
-        return dict(self._measured(f"seconds a step, {self.settings.backbone}", tried))
+        return dict(self._measured(f"seconds a step, {self.computed}", tried))
+
+    @property
+    def computed(self) -> str:
+        """What the time of a step, or of an epoch, depends on."""
+        return f"{self.settings.backbone}, {fingerprint(self.train)}, {self.precision} on {self.device.type}"
 
     def threads(self, unless_noted: int | None = None) -> int:
         """That every training computes with; as many as torch takes when this is first asked."""

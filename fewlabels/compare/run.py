@@ -13,7 +13,7 @@ from fewlabels.compare.panels import Names, panels
 from fewlabels.compare.plan import Cell, CompareSettings
 from fewlabels.compare.trace import how_measured, pretrainings
 from fewlabels.compare.verdict import audit_line, judged
-from fewlabels.data.source import ArraySource, fingerprint
+from fewlabels.data.source import ArraySource, fingerprint, identity
 from fewlabels.engine.run_folder import refusing_damage
 from fewlabels.evidence import LEVEL, detectable, fewest_pairs
 from fewlabels.files import write_json
@@ -69,7 +69,7 @@ def compare(bench: Bench, engine: Engine = one_after_the_other) -> dict[str, Any
 def write_panels(bench: Bench, names: Names) -> None:
     """Leave ``panels.json``, unless it is there, of the same classifier."""
     file = bench.folder / "panels.json"
-    made_of = bench.name(bench.settings.shown)
+    made_of = {"cell": bench.name(bench.settings.shown), "test": identity(bench.test)}
     if file.is_file():
         with refusing_damage(file):
             if json.loads(file.read_text()).get("made_of") == made_of:

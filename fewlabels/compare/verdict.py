@@ -55,16 +55,16 @@ def judged(
         adjusted |= holm(family)
     claims = [_claim(arm, number, of, adjusted[arm, number]) for (arm, number), of in differences.items()]
     sentences = [
-        sentence(differences[settings.asked, number], adjusted[settings.asked, number], number, len(asked))
+        sentence(differences[settings.asked, number], adjusted[settings.asked, number], number, len(asked), settings)
         for number in settings.labels
     ]
     return {"asked": settings.asked.name, "verdict": " ".join(sentences), "arms": rows, "differences": claims}
 
 
-def sentence(difference: Difference, p: float, labels: int, tests: int) -> str:
+def sentence(difference: Difference, p: float, labels: int, tests: int, settings: CompareSettings) -> str:
     """What is to be said of pretraining, in plain words.
 
-    >>> sentence(Difference(0.031, 0.019, 0.042, 0.031, 6, 0.01), 0.031, 1000, 1)
+    >>> sentence(Difference(0.031, 0.019, 0.042, 0.031, 6, 0.01), 0.031, 1000, 1, CompareSettings())
     'Pretraining helps: +3.1 points (95% 1.9 to 4.2) at 1,000 labels.'
     """
     size = f"{100 * difference.mean:+.1f} points (95% {100 * difference.low:.1f} to {100 * difference.high:.1f})"
@@ -73,10 +73,12 @@ def sentence(difference: Difference, p: float, labels: int, tests: int) -> str:
         return f"Pretraining helps: {size} at {labels:,} labels."
     if found == "hurts":
         return f"Pretraining does not help: {size} at {labels:,} labels; supervised training alone is better."
-    if difference.low > -SMALL and difference.high < SMALL:
+    enough = difference.pairs >= fewest_pairs(tests)  # an interval over few pairs is too narrow
+    if enough and difference.low > -SMALL and difference.high < SMALL:
         return f"Pretraining makes no difference: {size} at {labels:,} labels."
     return (
-        f"Cannot tell whether pretraining helps: {size} at {labels:,} labels, p = {p:.2f}. {_more(difference, tests)}"
+        f"Cannot tell whether pretraining helps: {size} at {labels:,} labels, p = {p:.2f}. "
+        f"{_more(difference, tests, settings)}"
     )
 
 
@@ -96,17 +98,23 @@ def audit_line(twins: np.ndarray) -> str:
     )
 
 
-def _more(difference: Difference, tests: int) -> str:
+def _more(difference: Difference, tests: int, settings: CompareSettings) -> str:
     """What it would take to know."""
     least = fewest_pairs(tests)
     if difference.pairs < least:
         number = f"{difference.pairs} pair{'' if difference.pairs == 1 else 's'}"
-        return f"With {number} nothing can be claimed: {least} are needed."
+        return f"With {number} nothing can be claimed: {least} are needed ({_asked_for(least, settings)})."
     effect = abs(difference.mean) / difference.spread if difference.spread > 0 else float("inf")
     pairs = pairs_needed(effect, tests)
     if pairs is None:
         return "If there is a difference, it is too small to be found in 200 pairs."
-    return f"A difference of this size would be found with {max(pairs, difference.pairs + 1)} pairs."
+    pairs = max(pairs, difference.pairs + 1)
+    return f"A difference of this size would be found with {pairs} pairs ({_asked_for(pairs, settings)})."
+
+
+def _asked_for(pairs: int, settings: CompareSettings) -> str:
+    """Options for more pairs of the same trainings, so that those that are done count."""
+    return f"--pairs {pairs} --budget {settings.budget * pairs / settings.pairs / 60:.6g}m"
 
 
 def _row(arm: Arm, number: int, named: np.ndarray, labels: np.ndarray, twinless: np.ndarray) -> dict[str, Any]:
@@ -118,7 +126,9 @@ def _row(arm: Arm, number: int, named: np.ndarray, labels: np.ndarray, twinless:
 
 
 def _scores(named: np.ndarray, labels: np.ndarray) -> list[float]:
-    return [float(f1_score(labels, each, average="macro", zero_division=0)) for each in named]
+    """Macro-F1 of each run over the classes that are tested, as :func:`paired_difference` has it."""
+    tested = np.unique(labels)
+    return [float(f1_score(labels, each, labels=tested, average="macro", zero_division=0)) for each in named]
 
 
 def _claim(arm: Arm, number: int, difference: Difference, p: float) -> dict[str, Any]:

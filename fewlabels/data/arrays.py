@@ -21,6 +21,7 @@ NAMES = {
     "test": (("test_images", "test_labels"), ("x_test", "y_test")),
 }
 """By split, what arrays of images and of their labels may be called: as NumPy's users, MedMNIST and Keras have it."""
+KNOWN = {"class_names", "groups", *(name for pairs in NAMES.values() for pair in pairs for name in pair)}
 
 
 def arrays_listed(file: Path, size: int | None = None) -> tuple[np.ndarray, Listing, Preparation]:
@@ -116,7 +117,13 @@ def _read_hdf5(file: Path) -> Mapping[str, np.ndarray]:
         raise InputError(f"{file}: needs h5py. Run: pip install 'fewlabels[hdf5]', or save it as .npz.") from None
     try:
         with h5py.File(file, "r") as opened:
-            return {name: _plain(item[()]) for name, item in opened.items() if isinstance(item, h5py.Dataset)}
+            return {
+                name: _plain(np.asarray(item[()])) if name in KNOWN else np.empty(0)  # which nobody asks for
+                for name, item in opened.items()
+                if isinstance(item, h5py.Dataset)
+            }
+    except MemoryError:
+        raise InputError(f"{file}: more than fits into memory. Save it as image files and a table.") from None
     except (OSError, RuntimeError, TypeError, ValueError):
         raise InputError(f"{file}: not a whole HDF5 file. Write it again.") from None
 

@@ -13,7 +13,7 @@ from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.form import Form, Preparation
 from fewlabels.data.listing import Listing, divided, listed
 from fewlabels.data.source import UNLABELLED, ArraySource
-from fewlabels.errors import InputError, did_you_mean
+from fewlabels.errors import InputError, did_you_mean, printable
 
 FASHION_MNIST = "fashion-mnist"
 LEAST_TESTED = 10
@@ -73,7 +73,7 @@ def opened(
     if failed:
         name, line = next(iter(failed.items()))
         more = f"; so are {len(failed) - 1:,} more" if len(failed) > 1 else ""
-        say(f"Left out: {name} ({line}){more}. To see all: fewlabels check {data}")
+        say(f"Left out: {printable(name)} ({line}){more}. To see all: fewlabels check {data}")
     square = f"{found.source.shape[1]}x{found.source.shape[2]}"
     if size is None and found.longest > max(found.source.shape[1:]):
         say(f"Images of up to {found.longest:,} pixels a side are brought to {square}. --size N keeps finer detail.")

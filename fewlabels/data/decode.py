@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
-from fewlabels.errors import InputError
+from fewlabels.errors import InputError, PassingError
 
 LARGEST = 50_000_000
 """Pixels of one image, over all its channels; a larger one is refused before it is decoded."""
@@ -39,6 +39,8 @@ def decoded(content: bytes) -> np.ndarray:
             raise InputError("not an image") from None
         except Image.DecompressionBombError:  # Pillow looks before we do
             raise InputError(f"more than {LARGEST:,} pixels") from None
+        except MemoryError:
+            raise PassingError("too little memory for it") from None
         except Exception as error:  # decoders fail in as many ways as there are broken files
             raise InputError(f"a damaged image ({type(error).__name__})") from None
     if array.dtype == np.float32 and not np.isfinite(array).all():
@@ -90,9 +92,14 @@ def _of_tiff(content: bytes) -> np.ndarray:
 
 
 def _pages(content: bytes) -> np.ndarray:
+    pages, pixels = [], 0
     with Image.open(io.BytesIO(content)) as image:
-        pages = islice(ImageSequence.Iterator(image), MOST_CHANNELS + 1)
-        return np.stack([np.asarray(page) for page in pages])  # one at a time: the iterator gives the same image again
+        for page in islice(ImageSequence.Iterator(image), MOST_CHANNELS + 1):
+            pixels += page.width * page.height * len(page.getbands())
+            if pixels > LARGEST:
+                raise InputError(f"more than {LARGEST:,} pixels")
+            pages.append(np.asarray(page))  # at once: the iterator gives the same image again
+    return np.stack(pages)
 
 
 def _as_channels(array: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from fewlabels.data.form import (
 from fewlabels.data.listing import Listing
 from fewlabels.data.source import ArraySource, digest, evenly_spaced
 from fewlabels.errors import InputError
-from fewlabels.files import writable_folder, write_json, written_whole
+from fewlabels.files import explained, writable_folder, write_json, written_whole
 from fewlabels.records import usable_cores
 
 LOOKED_AT = 256
@@ -81,34 +81,45 @@ def decoded_images(listing: Listing, folder: Path, side: int | None = None, told
         write_json(place / "form.json", {"form": asdict(form), "longest": longest})
     looks = json.loads((place / "form.json").read_text())
     form = Form(**looks["form"])
-    if not (place / "failed.json").is_file():
-        write_json(place / "failed.json", _decode(items, form, place, told or (lambda done, of: None)))
-    failed = {int(row): line for row, line in json.loads((place / "failed.json").read_text()).items()}
+    noted = place / "failed.json"
+    if noted.is_file():
+        wrong = json.loads(noted.read_text())
+    else:
+        with explained(place, ""):
+            wrong, for_good = _decode(items, form, place, told or (lambda done, of: None))
+        if for_good:
+            write_json(noted, wrong)
+    failed = {int(row): line for row, line in wrong.items()}
     rows = np.setdiff1d(np.arange(len(listing.names)), np.array(sorted(failed), dtype=np.int64))
     if not len(rows):
         raise InputError(f"{listing.root / listing.names[0]}: {failed[0]}; nor can another image here be read.")
-    images, stretch = _usable(place, form, rows)
+    with explained(place, ""):
+        images, stretch = _usable(place, form, rows)
     source = ArraySource(images, listing.labels[rows], listing.class_names, str(listing.root))
     return Decoded(source, rows, failed, Preparation(form, stretch), looks["longest"])
 
 
-def _decode(items: Sequence[str | bytes], form: Form, place: Path, told: Told) -> Failed:
-    """Decode the chunks that are not there yet; gives what is wrong, by row."""
+def _decode(items: Sequence[str | bytes], form: Form, place: Path, told: Told) -> tuple[Failed, bool]:
+    """Decode the chunks that are not there yet; gives what is wrong, by row, and whether that is for good."""
     total, notes = len(items), place / "chunks"
     starts = [start for start in range(0, total, CHUNK) if not (notes / f"{start}.json").is_file()]
     with (place / "images.bin").open("ab") as file:
         file.truncate(total * form.bytes)
     done = total - sum(min(CHUNK, total - start) for start in starts)
     jobs = [(start, items[start : start + CHUNK]) for start in starts]
-    for start, number, failed in _done(place / "images.bin", form, jobs):
-        write_json(notes / f"{start}.json", failed)
+    passing: dict[int, Failed] = {}
+    for start, number, failed, for_good in _done(place / "images.bin", form, jobs):
+        if for_good:
+            write_json(notes / f"{start}.json", failed)
+        else:
+            passing[start] = failed
         done += number
         told(done, total)
-    return {
-        str(start + int(at)): line
+    by_chunk = {
+        start: passing[start] if start in passing else json.loads((notes / f"{start}.json").read_text())
         for start in range(0, total, CHUNK)
-        for at, line in json.loads((notes / f"{start}.json").read_text()).items()
     }
+    return {str(start + int(at)): line for start, of in by_chunk.items() for at, line in of.items()}, not passing
 
 
 def _usable(place: Path, form: Form, rows: np.ndarray) -> tuple[np.ndarray, Stretch | None]:
@@ -116,7 +127,7 @@ def _usable(place: Path, form: Form, rows: np.ndarray) -> tuple[np.ndarray, Stre
     stored = np.memmap(place / "images.bin", form.dtype, "r").reshape(-1, *form.shape)
     if form.dtype == "uint8" and len(rows) == len(stored):
         return stored, None
-    file = place / "usable.bin"
+    file = place / f"usable-{digest(rows.tobytes())}.bin"
     stretch = None if form.dtype == "uint8" else _stretch(place, stored, rows)
     if not file.is_file():
         with written_whole(file) as temporary, temporary.open("wb") as out:
@@ -135,20 +146,20 @@ def _stretch(place: Path, stored: np.ndarray, rows: np.ndarray) -> Stretch:
 
 def _done(
     file: Path, form: Form, jobs: Sequence[tuple[int, Sequence[str | bytes]]]
-) -> Iterator[tuple[int, int, Failed]]:
-    """First row, number and what is wrong by place, of each job when it is done."""
+) -> Iterator[tuple[int, int, Failed, bool]]:
+    """First row, number, what is wrong by place and whether that is for good, of each job when it is done."""
     left = dict(jobs)
     if sum(map(len, left.values())) >= WORKERS_FROM and usable_cores() > 1:
         # A script that does not ask for its __name__ cannot be started again by a worker.
         with suppress(BrokenProcessPool), workers() as pool:
-            running: dict[Future[Failed], int] = {
+            running: dict[Future[tuple[Failed, bool]], int] = {
                 pool.submit(write_formed, file, form, start, items): start for start, items in jobs
             }
             for future in as_completed(running):
-                failed, start = future.result(), running[future]
-                yield start, len(left.pop(start)), failed
+                found, start = future.result(), running[future]  # a job that fails stays among those left
+                yield start, len(left.pop(start)), *found
     for start, items in left.items():
-        yield start, len(items), write_formed(file, form, start, items)
+        yield start, len(items), *write_formed(file, form, start, items)
 
 
 @contextmanager

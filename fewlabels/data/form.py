@@ -11,13 +11,15 @@ import numpy as np
 from PIL import Image
 
 from fewlabels.data.decode import LARGEST, MOST_CHANNELS, decoded
-from fewlabels.errors import InputError
+from fewlabels.errors import InputError, PassingError
 
 SIDE = 96
 """Pixels of the longer side, at most, unless it is said."""
 
 LARGEST_FILE = 256 * 2**20
 """Bytes."""
+BUFFERED = 16 * 2**20
+"""Bytes that are written together, at most."""
 
 Failed = dict[str, str]
 """What is wrong with images, by their place."""
@@ -151,7 +153,7 @@ def image_of(item: str | bytes) -> np.ndarray:
     try:
         return decoded(content_of(item))
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})") from None
+        raise PassingError(f"cannot be read ({error.strerror})") from None
 
 
 def form_of(items: Sequence[str | bytes], side: int | None) -> tuple[Form, int]:
@@ -236,18 +238,20 @@ def _scaled(plane: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.rint(np.asarray(scaled)).astype(plane.dtype) if plane.dtype == np.uint16 else np.asarray(scaled)
 
 
-def write_formed(file: Path, form: Form, start: int, items: Sequence[str | bytes]) -> Failed:
-    """Decode images into their places of the file; gives what is wrong, by place."""
+def write_formed(file: Path, form: Form, start: int, items: Sequence[str | bytes]) -> tuple[Failed, bool]:
+    """Decode images into their places of the file; gives what is wrong, by place, and whether that is for good."""
     failed: Failed = {}
-    with file.open("r+b", buffering=form.bytes * len(items)) as out:
+    for_good = True
+    with file.open("r+b", buffering=min(form.bytes * len(items), BUFFERED)) as out:
         out.seek(start * form.bytes)
         for place, item in enumerate(items):
             try:
                 image = formed(image_of(item), form)
             except InputError as error:
                 failed[str(place)] = str(error)
+                for_good &= not isinstance(error, PassingError)
             else:
                 out.write(image.tobytes())
                 continue
             out.seek(form.bytes, os.SEEK_CUR)
-    return failed
+    return failed, for_good

@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from fewlabels.data.source import UNLABELLED
-from fewlabels.data.tables import TABLES, is_saved_dataset, table_of
+from fewlabels.data.tables import SPLITS_THERE, TABLES, is_saved_dataset, table_of
 from fewlabels.errors import InputError, did_you_mean
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 UNLABELLED_FOLDER = "_unlabelled"
 SPLITS = ("train", "test")
+SPLIT_FOLDERS = {**{split: split for split in SPLITS}, **SPLITS_THERE}
 MOST_CLASSES = 10_000
 
 
@@ -55,15 +56,20 @@ def listed(path: Path) -> Listing:
 
 
 def _of_folder(root: Path) -> Listing:
-    """Subfolders are classes, below ``train`` and ``test`` if there are both; the others' images have no label."""
+    """Subfolders are classes, below ``train`` and ``test`` if there are both; the others' images have no label.
+
+    Images for validation are for training; where they stand beside ``train`` alone, nothing is said of a test.
+    """
     names = sorted(_images_below(root, ""), key=lambda name: name.split("/"))
     if not names:
         raise InputError(f"{root}: no image here (looked for {', '.join(sorted(SUFFIXES))}, in subfolders, too).")
     classes, splits = [], []
-    divides = all((root / split).is_dir() for split in SPLITS)
+    there = {name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
+    divides, tests = "train" in there and len(there) > 1, "test" in there
     for name in names:
         parts = name.split("/")
-        splits.append(parts.pop(0) if divides and parts[0] in SPLITS else "")
+        split = there[parts.pop(0)] if divides and parts[0] in there else ""
+        splits.append(split if tests else "")
         classes.append("" if len(parts) == 1 or parts[0] == UNLABELLED_FOLDER else parts[0])
     return listing_of(root, names, classes, splits, [""] * len(names))
 

@@ -1,8 +1,10 @@
 """Images and labels as whole uint8 batches."""
 
 import hashlib
+import math
 from collections.abc import Sequence, Sized
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from fewlabels.seeding import generator
 
 UNLABELLED = -1
 """The label of an image that has none: scikit-learn's convention."""
+FINGERPRINTED = 2**28
+"""Bytes up to which all images make a fingerprint."""
 
 Indices = torch.Tensor | np.ndarray | slice
 
@@ -43,9 +47,18 @@ def evenly_spaced(source: Sized, number: int = 64) -> np.ndarray:
 
 
 def fingerprint(source: ImageSource) -> str:
-    """Number, shape and a digest of evenly spaced images: tells data sets apart without reading them whole."""
-    rows = evenly_spaced(source)
-    return f"{len(source)} images of {'x'.join(map(str, source.shape))}, {digest(source.read(rows).numpy().tobytes())}"
+    """Number, shape and a digest of all images, or of evenly spaced ones where they are more than 256 MiB."""
+    if source not in _fingerprints:
+        rows = evenly_spaced(source, max(64, FINGERPRINTED // math.prod(source.shape)))
+        found = hashlib.blake2b(digest_size=8)
+        for start in range(0, len(rows), 4096):
+            found.update(source.read(rows[start : start + 4096]).numpy().tobytes())
+        shape = "x".join(map(str, source.shape))
+        _fingerprints[source] = f"{len(source)} images of {shape}, {found.hexdigest()}"
+    return _fingerprints[source]
+
+
+_fingerprints: WeakKeyDictionary[ImageSource, str] = WeakKeyDictionary()
 
 
 def identity(source: "ArraySource") -> dict[str, str | None]:
@@ -69,8 +82,8 @@ class ArraySource:
         labels: integers [N] in -1..K-1, where K is the number of class names.
         class_names: K names.
         name: what error messages call this source.
-        groups: integers [N]; images of one number, such as those of one patient, are never divided between what is
-            learned from and what judges. None: each is its own.
+        groups: integers [N]; images of one number, such as those of one patient, are never divided between labels that
+            are learned from and labels that judge, on folds or in a test. None: each is its own.
 
     Raises:
         InputError: if types, lengths or labels do not fit together.

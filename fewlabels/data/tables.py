@@ -9,6 +9,8 @@ from fewlabels.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLES = (*SEPARATORS, ".parquet")
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet's formulas begin with."""
 IMAGE_COLUMNS = ("image", "img", "bytes")
 """That may hold image files themselves."""
 SPLITS_THERE = {"validation": "train", "valid": "train", "val": "train"}
@@ -68,7 +70,15 @@ def _separated(file: Path, separator: str) -> dict[str, list[str]]:
     for place, row in enumerate(rows, 1):
         if len(row) != len(head):
             raise InputError(f"{file}, row {place}: {len(row)} cells, the head has {len(head)}. Fix the row.")
-    return {name: [row[column].strip() for row in rows[1:]] for column, name in enumerate(head)}
+    return {
+        name: [row[column].strip() if name == "path" else _meant(row[column].strip()) for row in rows[1:]]
+        for column, name in enumerate(head)
+    }
+
+
+def _meant(cell: str) -> str:
+    """Without the sign that our own tables put before what a spreadsheet would take for a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULAS else cell
 
 
 def _pyarrow(path: Path) -> Any:

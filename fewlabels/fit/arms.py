@@ -347,6 +347,11 @@ class CrossFitted:
         labels: np.ndarray = self.pool.labels[self.held]
         return labels
 
+    @property
+    def held_groups(self) -> np.ndarray | None:
+        """int64 [M]; None: each image is its own."""
+        return None if self.pool.groups is None else self.pool.groups[self.held]
+
     def mean(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """The geometric mean of the folds' probabilities for rows of the source: float [N, K]."""
         probabilities: np.ndarray = np.exp(

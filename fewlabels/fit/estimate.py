@@ -8,7 +8,7 @@ from fewlabels.seeding import seed_from
 
 DRAWS, FEWEST_DRAWS = 1000, 100
 MOST_RATES = 100_000_000
-"""Rates of confusion that are drawn in all; of many classes there are fewer draws."""
+"""Rates of confusion that are drawn in all: of more than 300 classes in fewer draws, but not below the fewest."""
 RIGHT, WRONG = 0.25, 0.25
 """Images that each class is given beforehand, so that three that are all right do not prove everything."""
 LEARNING = 0.3
@@ -76,6 +76,27 @@ def expected_macro_f1(
     scores = np.maximum(1 - (1 - scores) * learned_from**LEARNING - lost, 0)
     low, middle, high = np.quantile(scores, [0.025, 0.5, 0.975])
     return Estimate(float(middle), float(low), float(high))
+
+
+def design_effect(right: np.ndarray, groups: np.ndarray | None) -> float:
+    """How many images in groups tell as much as one on its own (Kish 1965, section 8.2); at least 1.
+
+    Args:
+        right: [N], whether each was named right.
+        groups: int64 [N]; None: each image is its own.
+
+    >>> right = np.array([1, 1, 1, 0, 0, 0])  # each patient is either right or wrong
+    >>> design_effect(right, np.array([0, 0, 0, 1, 1, 1])), design_effect(right, None)
+    (6.0, 1.0)
+    """
+    if groups is None:
+        return 1.0
+    off, number = right - right.mean(), len(np.unique(groups))
+    of_groups = np.bincount(np.unique(groups, return_inverse=True)[1], off)
+    spread = float(np.square(off).sum())
+    if number < 2 or spread == 0:  # nothing tells how alike they are
+        return len(right) / number
+    return max(1.0, float(np.square(of_groups).sum()) / spread * number / (number - 1))
 
 
 def lost_by(student: np.ndarray, teachers: np.ndarray) -> np.ndarray:

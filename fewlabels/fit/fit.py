@@ -39,7 +39,15 @@ from fewlabels.fit.arms import (
     weighted,
 )
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
-from fewlabels.fit.estimate import Estimate, confusion_of, expected_macro_f1, lost_by, macro_f1, mean_of_classes
+from fewlabels.fit.estimate import (
+    Estimate,
+    confusion_of,
+    design_effect,
+    expected_macro_f1,
+    lost_by,
+    macro_f1,
+    mean_of_classes,
+)
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
 from fewlabels.fit.stages import Stages
@@ -98,7 +106,9 @@ class FitSettings:
         if not 0 < self.budget < math.inf:
             raise InputError(f"budget {self.budget:g} s: must be above 0, and have an end.")
         if self.strategy in ("probe", "finetune") and self.start_from is None:
-            raise InputError(f"strategy {self.strategy}: needs a pretrained backbone. Name its run with --from.")
+            raise InputError(
+                f"strategy {self.strategy}: needs a pretrained backbone. Name its run with --from (start_from)."
+            )
 
 
 class Fitted(NamedTuple):
@@ -117,8 +127,20 @@ class Fitted(NamedTuple):
     """Images without a label by the class that the network was told; empty where it learned from labels alone."""
 
 
-Made = tuple[Classifier, float, np.ndarray]
-"""A network, and the scale and shift of its logits that calibrate it."""
+class Made(NamedTuple):
+    """A network that is not calibrated yet."""
+
+    network: Classifier
+    scale: float
+    """Of its logits, which calibrates them together with ``shift``."""
+    shift: np.ndarray
+    """float [K]."""
+    lost: float = 0.0
+    """Of macro-F1, by a student against its teachers."""
+    pseudo_labels: dict[str, int] | None = None
+    """As :class:`Fitted` has them."""
+    learned_more: bool = True
+    """Whether it, or who taught it, knows labels that the folds' networks did not."""
 
 
 class Fit:
@@ -165,9 +187,6 @@ class Fit:
         self.said: list[str] = []
         self.shares = np.bincount(pool.labels, minlength=len(pool.source.class_names)) / len(pool.labelled)
         """Of the classes among the images that are foretold: by the unlabelled ones, once they have been asked."""
-        self.pseudo_labels: dict[str, int] = {}
-        self._lost = 0.0
-        """Of macro-F1, by the student against its teachers."""
         self._teachers = np.empty(0)
         """Of the folds, together: log-probabilities of all images."""
         self._say = observer("fit").say
@@ -193,6 +212,7 @@ class Fit:
         self.experts = self._experts()
         self._grace = 0.0 if paces else GRACE * settings.budget
         self.teaches = self.together and bool(self.parts) and self._time_to_self_train()
+        self.stages.tick()  # the trial above has taken some
         left = settings.budget - (self._asking(paces["image"]) if paces else self.stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
 
@@ -340,21 +360,21 @@ class Fit:
         for name, warning in self.stages.warnings.items():
             self._note(f"{name}: {warning}")
         self._note(f"{best}: chosen by what the folds gave")
-        network, scale, shift = made  # type: ignore[misc]  # supervised is always made
-        held, said = tried[best].held_labels, softmax(tried[best].held_logits, axis=1)
-        network.thresholds = thresholds(said.max(axis=1), said.argmax(axis=1) == held, self._frequent(held))
+        assert made is not None  # supervised is always made
+        said, right = softmax(tried[best].held_logits, axis=1), is_right(tried[best])
+        made.network.thresholds = thresholds(said.max(axis=1), right, self._counting(tried[best]))
         learned_from = float(1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled))
         if best != "supervised":  # the best of several on the same folds looks better than it is
             learned_from **= 0.5
-        if best in TAUGHT and self.known == "fold-0":  # by teachers who have learned no more
+        if not made.learned_more:
             learned_from = 1.0
-        confusion = self._confusion(tried[best])
-        estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, learned_from, self._lost)
-        return Fitted(self._finished(network, scale, shift), best, estimate, scores, self.said, self.pseudo_labels)
+        confusion = self._confusion(tried[best]) / design_effect(right, tried[best].held_groups)
+        estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, learned_from, made.lost)
+        network = self._finished(made.network, made.scale, made.shift)
+        return Fitted(network, best, estimate, scores, self.said, made.pseudo_labels or {})
 
     def _made(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
-        """A network, and what calibrates it."""
-        self.pseudo_labels, self._lost = {}, 0.0
+        """By one of what was tried; None: a student that has no time, or has not learned."""
         if name in TAUGHT:
             return self._student(name, tried) if name == "selftrain" or self._time_to_learn(name, tried) else None
         weights = tried[name].weights
@@ -369,7 +389,7 @@ class Fit:
         if self.without >= ENOUGH:
             said = outputs(network, self._source.subset(self._some)) * scale + shift
             self.shares = self._shares(softmax(said, axis=1))
-        return network, scale, shift
+        return Made(network, scale, shift, learned_more=part != "fold-0")
 
     def _network(self, name: str, part: str, seconds: float) -> Classifier:
         """An expert's; one that is trained already is only read back."""
@@ -408,7 +428,7 @@ class Fit:
         student = Student(self.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
         network = student.train(pool, f"of-{name}", max(self.budget.share(math.inf), self._grace))
         self._grace = 0.0
-        self._tell_apart(logs)
+        pseudo_labels = self._tell_apart(logs)
         learned = [("student", network, logs[kept].argmax(axis=1))]
         learned += [("teacher", teacher, by_others)] if teacher else []
         for who, network, told in learned:
@@ -416,23 +436,26 @@ class Fit:
             agrees = float((logits.argmax(axis=1) == told).mean())
             self._note(f"{who}: agrees with all before it on {agrees:.1%} of {len(kept):,} images it has not seen")
             lost = lost_by(logits.argmax(axis=1), np.exp(logs[kept]))
-            self._lost = mean_of_classes(lost, logs[kept].argmax(axis=1))
             if agrees >= right:
-                return network, 1 / temperature_for(logits, right - float(lost.mean())), np.zeros(logits.shape[1])
+                scale = 1 / temperature_for(logits, right - float(lost.mean()))
+                of_classes = mean_of_classes(lost, logs[kept].argmax(axis=1))
+                shift = np.zeros(logits.shape[1])
+                return Made(network, scale, shift, of_classes, pseudo_labels, self.known == "all")
             self._note(f"{who}: differs from them more often than they are wrong; the next best is taken")
         return None
 
-    def _tell_apart(self, logs: np.ndarray) -> None:
+    def _tell_apart(self, logs: np.ndarray) -> dict[str, int]:
         """Which classes are named how often, for whoever wonders where the training went."""
         named = np.bincount(logs[self.pool.unlabelled].argmax(axis=1), minlength=logs.shape[1])
-        self.pseudo_labels = dict(zip(self.pool.source.class_names, named.tolist(), strict=True))
-        by_count = sorted(self.pseudo_labels.items(), key=itemgetter(1))
+        by_class: dict[str, int] = dict(zip(self.pool.source.class_names, named.tolist(), strict=True))
+        by_count = sorted(by_class.items(), key=itemgetter(1))
         fewest, most = by_count[0], by_count[-1]
         sure = np.exp(logs[self.pool.unlabelled].max(axis=1)).mean()
         self._note(
             f"of {named.sum():,} images without a label, {fewest[1]:,} are taken for {fewest[0]}, {most[1]:,} for "
             f"{most[0]}; on average it is {sure:.0%} sure"
         )
+        return by_class
 
     def _said(self, name: str, tried: dict[str, CrossFitted]) -> np.ndarray:
         """Logits of all images by experts who know what is ``known``, each weighed as on the folds: float32 [N, K]."""
@@ -478,18 +501,18 @@ class Fit:
 
     def _right(self, fitted: CrossFitted) -> float:
         """Share of images like the unlabelled that are named right, by those held out; one of two is added as right."""
-        right, counting = fitted.held_logits.argmax(axis=1) == fitted.held_labels, self._frequent(fitted.held_labels)
-        return float((right @ counting + 1) / (counting.sum() + 2))
+        counting = self._counting(fitted)
+        return float((is_right(fitted) @ counting + 1) / (counting.sum() + 2))
 
-    def _frequent(self, labels: np.ndarray) -> np.ndarray:
-        """For each label how much it counts where classes have the shares of the unlabelled images.
+    def _counting(self, fitted: CrossFitted) -> np.ndarray:
+        """For each held-out label how much it counts where classes have the shares of the unlabelled images.
 
-        In all they count as many as equal ones that would tell as much (Kish 1965, section 11.7).
+        In all they count as many as equal ones, each its own group, that would tell as much (Kish 1965, section 11.7).
         """
-        counts = np.bincount(labels, minlength=len(self.shares))
-        frequent = (self.shares / np.maximum(counts, 1))[labels]
+        counts = np.bincount(fitted.held_labels, minlength=len(self.shares))
+        frequent = (self.shares / np.maximum(counts, 1))[fitted.held_labels]
         weights: np.ndarray = frequent * frequent.sum() / (frequent @ frequent)
-        return weights
+        return weights / design_effect(is_right(fitted), fitted.held_groups)
 
     def _looked_at(self) -> np.ndarray:
         """Rows of evenly spaced unlabelled images, int64."""
@@ -537,6 +560,12 @@ def refuse_unsuitable(source: ArraySource, settings: FitSettings) -> None:
     load_backbone(Classifier(settings.backbone, ["any"], channels), weights)
 
 
+def is_right(fitted: CrossFitted) -> np.ndarray:
+    """Whether each held-out label was named: bool [M]."""
+    right: np.ndarray = fitted.held_logits.argmax(axis=1) == fitted.held_labels
+    return right
+
+
 def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> list[str]:
     """Best first; of equals the one that was tried first. The standard error of a difference decides two things.
 
@@ -547,8 +576,10 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
     """
 
     def error(one: str, other: str) -> float:
-        right, also = (tried[name].held_logits.argmax(axis=1) == tried[name].held_labels for name in (one, other))
-        return float(np.sqrt((right != also).sum()) / len(right))
+        differs = is_right(tried[one]).astype(int) - is_right(tried[other])
+        groups = tried[one].held_groups
+        apart = differs if groups is None else np.bincount(np.unique(groups, return_inverse=True)[1], differs)
+        return float(np.sqrt(np.square(apart).sum()) / len(differs))
 
     counted = dict(scores)
     for name in ("probe", "finetune"):

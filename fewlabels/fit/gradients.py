@@ -1,5 +1,7 @@
 """Features that no training made: histograms of oriented gradients, and the pixels themselves."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +19,8 @@ PIXELS_WEIGHT = 0.7
 CLIP = 0.2
 SMALL = 0.1
 """Length of a block's gradients below which it counts as plain."""
-BATCH = 4096
+PIXELS_AT_ONCE = 4096 * 28 * 28
+"""Of images that are looked at together."""
 
 
 def num_features(channels: int) -> int:
@@ -32,8 +35,9 @@ def gradient_features(source: ImageSource) -> np.ndarray:
     channel that differs most, votes shared between neighbouring orientations, blocks of 2x2 cells brought to length 1
     and clipped. Here at two sizes of cells, beside the blurred pixels.
     """
+    batch = max(1, PIXELS_AT_ONCE // math.prod(source.shape[1:]))
     parts = [
-        _features(source.read(slice(start, start + BATCH)).float() / 255) for start in range(0, len(source), BATCH)
+        _features(source.read(slice(start, start + batch)).float() / 255) for start in range(0, len(source), batch)
     ]
     return torch.cat(parts).numpy()
 

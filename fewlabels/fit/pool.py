@@ -109,7 +109,16 @@ def _whole_groups(labels: np.ndarray, groups: np.ndarray, learned: np.ndarray, h
 
 
 def held_out(labels: np.ndarray, seed: int, groups: np.ndarray | None = None) -> list[np.ndarray]:
-    """Places to hold out, one part after the other: three folds, or of many labels one tenth alone."""
+    """Places to hold out, one part after the other: three folds, or of many labels one tenth alone.
+
+    Groups may not be divisible so: where none of ten parts has at most a fifth of the labels, and every class that any
+    of them has, there are three.
+    """
     if len(labels) <= MANY:
         return folds(labels, FOLDS, seed, groups)
-    return folds(labels, 10, seed, groups)[:1]
+    tenths = folds(labels, 10, seed, groups)
+    if groups is None:
+        return tenths[:1]
+    classes = set().union(*(labels[part] for part in tenths))
+    suit = [part for part in tenths if len(part) <= len(labels) / 5 and set(labels[part]) == classes]
+    return suit[:1] or folds(labels, FOLDS, seed, groups)

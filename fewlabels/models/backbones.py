@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
@@ -135,6 +136,8 @@ class TimmBackbone(Backbone):
         except (RuntimeError, ValueError, KeyError) as error:
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"backbone timm/{name}: {weights or 'cannot be built'}: {why}") from None
+        if weights is not None:
+            _refuse_strangers(self.network, weights)  # timm tells of it in its log alone
         self.channels = channels
         about = self.network.pretrained_cfg
         self.image_size = about["input_size"][-1] if about.get("fixed_input_size") else None
@@ -144,6 +147,14 @@ class TimmBackbone(Backbone):
         """x: float [B, C, H, W]."""
         features: Tensor = self.network(x)
         return features
+
+
+def _refuse_strangers(network: nn.Module, weights: Path) -> None:
+    """Refuse a file without half of the network's weights by their names; timm may know some by others."""
+    with safe_open(weights, framework="pt") as file:
+        missing = [name for name in network.state_dict() if name not in set(file.keys())]
+    if len(missing) > len(network.state_dict()) / 2:
+        raise InputError(f"{weights}: weights of another architecture (it has no {missing[0]}).")
 
 
 BACKBONES: dict[str, Callable[[int], Backbone]] = {

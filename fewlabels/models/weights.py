@@ -54,7 +54,7 @@ def load_exactly(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> N
         if wanted != found:
             raise InputError(
                 f"{path}: weights of another architecture ({name} is {found}, this network needs {wanted}). "
-                "Pass weights that were trained with the same backbone."
+                "Pass weights that were trained with the same backbone, on images of as many channels."
             )
     module.load_state_dict(tensors, strict=True)
 
@@ -71,11 +71,20 @@ def load_backbone(model: Classifier, path: Path) -> None:
         InputError: if the file is of another architecture.
     """
     tensors, about = read_weights(path)
-    if (name := about.get("backbone", model.backbone_name)) != model.backbone_name:
-        raise InputError(f"{path}: weights of {name}, not of {model.backbone_name}. Choose backbone {name}.")
+    refuse_other_backbone(about, model.backbone_name, path)
     if about.get("kind") == "classifier":
         tensors = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
     load_exactly(model.backbone, tensors, path)
+
+
+def refuse_other_backbone(about: dict[str, str], name: str, path: Path) -> None:
+    """Refuse a file that says it holds another backbone's weights.
+
+    Raises:
+        InputError: naming both.
+    """
+    if (found := about.get("backbone", name)) != name:
+        raise InputError(f"{path}: weights of {found}, not of {name}. Choose backbone {found}.")
 
 
 def save_classifier(model: Classifier, path: Path) -> None:

@@ -35,13 +35,13 @@ def slow(bench: Bench, taught: float = 40, epochs: int = 1) -> None:
         taught: steps of self-training, all in all.
         epochs: of a pretraining.
     """
-    seconds, backbone = round(bench.settings.seconds("pretrain")), bench.settings.backbone
+    seconds = round(bench.settings.seconds("pretrain"))
     often = bench.seconds_of("fit") / taught
     paces = {"supervised": bench.seconds_of("supervised") / 3.1, "finetune": bench.seconds_of("finetune") / 3.1}
     speeds: dict[str, Any] = {
-        f"seconds a step, {backbone}": {**paces, "selftrain": often, "student": often, "image": 0.0}
+        f"seconds a step, {bench.computed}": {**paces, "selftrain": often, "student": often, "image": 0.0}
     }
     quick = {"epochs": epochs, "engine": asdict(Choice(1))}
-    speeds |= {f"{method} in {seconds} s, {backbone}": quick for method in bench.settings.methods}
+    speeds |= {f"{method} in {seconds} s, {bench.computed}": quick for method in bench.settings.methods}
     speeds["threads"] = 1
     write_json(bench.folder / "speeds.json", speeds)

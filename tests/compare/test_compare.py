@@ -9,6 +9,7 @@ from fewlabels.compare.cells import Bench
 from fewlabels.compare.plan import Arm, Cell, CompareSettings
 from fewlabels.compare.run import compare, plan_lines
 from fewlabels.compare.verdict import judged, sentence
+from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
 from fewlabels.evidence import Difference
 from fewlabels.models.weights import read_weights
@@ -21,7 +22,7 @@ def test_every_arm_is_compared_and_nothing_is_done_twice(bench, monkeypatch):
     assert [row["arm"] for row in found["arms"]] == names
     assert found["asked"] == "simclr-finetune"
     assert {claim["verdict"] for claim in found["differences"]} == {"cannot tell"}
-    assert "With 2 pairs nothing can be claimed: 6 are needed." in found["verdict"]
+    assert "With 2 pairs nothing can be claimed: 6 are needed (--pairs 6 --budget " in found["verdict"]
     assert not list((bench.folder / "work").iterdir())
     pixels = next(row for row in found["arms"] if row["arm"] == "pixels")
     assert min(pixels["macro_f1"]) > 0.4
@@ -122,12 +123,50 @@ def test_the_verdict_by_hand():
     [
         (Difference(-0.02, -0.03, -0.01, 0.03, 6, 0.01), 0.03, 1, "supervised training alone is better"),
         (Difference(0.001, -0.002, 0.003, 0.5, 6, 0.01), 0.5, 1, "makes no difference"),
-        (Difference(0.01, -0.01, 0.03, 0.2, 6, 0.01), 0.2, 1, "would be found with 11 pairs"),
-        (Difference(0.01, -0.01, 0.03, 0.2, 6, 0.01), 0.4, 2, "With 6 pairs nothing can be claimed: 7 are needed."),
+        (
+            Difference(0.01, -0.01, 0.03, 0.2, 6, 0.01),
+            0.2,
+            1,
+            "with 11 pairs (--pairs 11 --budget 110m)",
+        ),
+        (
+            Difference(0.01, -0.01, 0.03, 0.2, 6, 0.01),
+            0.4,
+            2,
+            "With 6 pairs nothing can be claimed: 7 are needed (--pairs 7",
+        ),
+        (Difference(0.001, -0.002, 0.003, 0.5, 5, 0.01), 0.5, 1, "With 5 pairs nothing can be claimed"),
     ],
 )
 def test_what_is_said(difference, p, tests, said):
-    assert said in sentence(difference, p, 1000, tests)
+    assert said in sentence(difference, p, 1000, tests, CompareSettings())
+
+
+def test_a_class_that_is_not_tested_counts_nowhere():
+    settings = CompareSettings(pairs=6)
+    labels = np.arange(600) % 2
+    named = np.where(np.arange(600) < 30, 2, labels)  # 5% are taken for the class that no test image has
+    right = Cell(settings.asked, 1000, 0).arm
+    done = {cell: labels if cell.arm == right else named for cell in settings.cells()}
+    found = judged(settings, done, labels, 3, labels >= 0)
+    means = {row["arm"]: row["mean"] for row in found["arms"]}
+    assert means[right.name] == 1
+    assert means["supervised"] == pytest.approx(2 * 0.95 / 1.95)
+    claim = next(claim for claim in found["differences"] if claim["arm"] == right.name)
+    assert claim["difference"] == pytest.approx(means[right.name] - means["supervised"], abs=1e-6)
+
+
+def test_more_pairs_with_the_budget_that_is_named_are_the_same_trainings():
+    few, more = CompareSettings(), CompareSettings(pairs=11, budget=110 * 60.0)
+    assert more.seconds("pretrain") == pytest.approx(few.seconds("pretrain"))
+
+
+def test_speeds_of_other_images_are_not_taken_over(bench):
+    other = replace(bench, train=bench.train.first_k(100))
+    assert bench.computed != other.computed
+    gray = bench.weights("untrained", 0)
+    colour = ArraySource(np.repeat(bench.train.images, 3, axis=1), bench.train.labels, bench.train.class_names)
+    assert replace(bench, train=colour).weights("untrained", 0) != gray
 
 
 def test_the_plan_tells_cost_and_power(fmnist):

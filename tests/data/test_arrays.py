@@ -95,6 +95,14 @@ def test_images_alone_have_no_labels(fmnist, tmp_path: Path):
     assert listing.labels.tolist() == [-1] * 5
 
 
+def test_what_else_an_hdf5_file_holds_is_passed_over(fmnist, tmp_path: Path):
+    h5py = pytest.importorskip("h5py")
+    file = saved(tmp_path / "images.h5", images=fmnist.train.images[:5])
+    with h5py.File(file, "a") as opened:
+        opened["note"] = "of the second microscope"
+    assert len(arrays_listed(file)[0]) == 5
+
+
 @pytest.mark.parametrize("name", ["torn.npz", "torn.npy", "torn.h5"])
 def test_a_torn_file_is_refused(tmp_path: Path, name):
     if name.endswith("h5"):

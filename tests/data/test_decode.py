@@ -45,6 +45,14 @@ def test_colours_are_channels_first(colour, kind, options):
     assert np.array_equal(decoded(saved(Image.fromarray(colour), kind, **options)), colour.transpose(2, 0, 1))
 
 
+def test_pages_are_counted_before_they_are_decoded(monkeypatch):
+    small, large = (Image.new("L", (side, side)) for side in (8, 100))
+    content = saved(small, "TIFF", save_all=True, append_images=[large] * 3)
+    monkeypatch.setattr(decode, "LARGEST", 20_000)
+    with pytest.raises(InputError, match="more than 20,000 pixels"):
+        decode._pages(content)
+
+
 def test_jpeg_is_near(colour):
     image = decoded(saved(Image.fromarray(colour), "JPEG", quality=100, subsampling=0))
     assert np.abs(image.astype(int) - colour.transpose(2, 0, 1)).max() <= 4

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fewlabels.data import decoded as module
 from fewlabels.data.decoded import decoded_images
-from fewlabels.data.form import Form, formed
+from fewlabels.data.form import Form, formed, write_formed
 from fewlabels.data.listing import listed
 from fewlabels.errors import InputError
 
@@ -48,6 +48,43 @@ def test_broken_files_are_told_and_left_out(fmnist, tmp_path: Path):
     assert len(found.source) == 58
     rows = [row_of(listing.names[row]) for row in found.rows]
     assert np.array_equal(found.source.read(np.arange(58)).numpy(), fmnist.train.images[rows])
+
+
+def test_what_could_not_be_read_is_tried_again(fmnist, tmp_path: Path, monkeypatch):
+    listing = listed(written(fmnist, tmp_path / "photos"))
+    locked = listing.item(5)
+
+    def content(item):
+        if item == locked:
+            raise PermissionError(13, "Permission denied")
+        return Path(item).read_bytes()
+
+    monkeypatch.setattr("fewlabels.data.form.content_of", content)
+    found = decoded_images(listing, tmp_path / "cache")
+    assert found.failed == {5: "cannot be read (Permission denied)"}
+    locked = None
+    found = decoded_images(listing, tmp_path / "cache")
+    assert found.failed == {}
+    rows = [row_of(name) for name in listing.names]
+    assert np.array_equal(found.source.read(slice(None)).numpy(), fmnist.train.images[rows])
+
+
+def test_large_images_are_not_gathered_in_memory(tmp_path: Path):
+    form = Form(3, 1200, 1200, "uint8")
+    (tmp_path / "images.bin").write_bytes(b"")
+    failed, for_good = write_formed(tmp_path / "images.bin", form, 0, [b""] * 500)  # 2 GiB
+    assert (len(failed), for_good) == (500, True)
+
+
+def test_a_full_disk_is_told_in_one_line(fmnist, tmp_path: Path, monkeypatch):
+    listing = listed(written(fmnist, tmp_path / "photos"))
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_formed", full)
+    with pytest.raises(InputError, match=r"no room left on the disk\. Free some space\.$"):
+        decoded_images(listing, tmp_path / "cache")
 
 
 def test_what_is_decoded_is_not_decoded_again(fmnist, tmp_path: Path, monkeypatch):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewlabels.commands.csv_output import harmless
 from fewlabels.data.listing import divided, listed
 from fewlabels.errors import InputError
 
@@ -48,6 +49,22 @@ def test_a_folder_may_be_divided_into_training_and_test(folder):
         ("train", 0),
         ("train", 1),
     ]
+
+
+def test_images_for_validation_are_for_training(folder):
+    for name in ("train/cat/1.png", "val/cat/2.png", "val/dog/3.png"):
+        picture(folder.parent / "kept" / name)
+    found = listed(folder.parent / "kept")
+    assert found.class_names == ("cat", "dog")
+    assert found.splits == ["", "", ""]  # so that a test can be drawn
+    picture(folder.parent / "kept" / "test" / "cat" / "4.png")
+    assert listed(folder.parent / "kept").splits == ["test", "train", "train", "train"]
+
+
+def test_labels_that_look_like_formulas_come_back_from_our_own_tables(folder):
+    label = harmless("+ve")
+    assert label == "'+ve"
+    assert listed(table(folder, f"path,label\ncat/1.png,{label}\n4.png,'quoted'\n")).class_names == ("'quoted'", "+ve")
 
 
 def test_a_table_may_be_a_spreadsheets_with_semicolons(folder):

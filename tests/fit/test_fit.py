@@ -466,7 +466,7 @@ def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, t
     """Each training takes all that it is given."""
     now, given = [0.0], {}
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-
+    monkeypatch.setattr("fewlabels.fit.stages.Stages.seconds", lambda self: 0.0)  # of the true clock
     for arm in (fit.Supervised, fit.SelfTrain, fit.Student):
         monkeypatch.setattr(arm, "train", takes_all_its_time(now, given))
     for name in ("kernel_ridge", "propagated"):
@@ -480,6 +480,14 @@ def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, t
     }
     expected |= {"selftrain-all": 180.0, "student-of-selftrain": 40.0}
     assert {name: given[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_trial_is_of_the_budget(monkeypatch, fmnist, tmp_path: Path):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(Fit, "_time_to_self_train", takes(now, 100.0, lambda self: True))
+    begun = Fit(pool_of(fmnist), FitSettings(budget=336.0), fit_views(1), tmp_path, 0, Observer)
+    assert begun.budget.share(np.inf) == pytest.approx(236.0, abs=5.0)
 
 
 def test_a_part_held_out_alone_has_as_much_time_as_the_final_training(monkeypatch, fmnist, tmp_path: Path):
@@ -509,9 +517,21 @@ def test_where_a_part_is_held_out_alone_the_others_are_learned_once(short, monke
     assert np.isfinite(np.load(tmp_path / "stages" / "supervised-fold-0-of-all.npy")).all()
 
 
-def hundred(errors: range) -> CrossFitted:
+def test_images_of_one_group_make_what_is_foretold_less_sure(shortest, monkeypatch, fmnist, tmp_path: Path):
+    few = fmnist.train.first_k(400)
+    alike = few.labels * 5 + np.arange(400) % 5  # each group is of one class, so it is named right as a whole, or wrong
+    shown = ArraySource(few.images, few.labels, few.class_names, groups=alike)
+    pool = Pool.of(shown.hiding_all_but(balanced_indices(few.labels, 100, 0)))
+    wide = fitted(pool, tmp_path, strategy="supervised").estimate
+    monkeypatch.setattr(fit, "design_effect", lambda right, groups: 1.0)
+    narrow = fitted(pool, tmp_path, strategy="supervised").estimate
+    assert wide.high - wide.low > 1.1 * (narrow.high - narrow.low)
+
+
+def hundred(errors: range, groups: np.ndarray | None = None) -> CrossFitted:
     """Of 100 held-out images, these are named wrong."""
-    pool = Pool.of(ArraySource(np.zeros((100, 1, 1, 1), np.uint8), np.arange(100) % 2, ("a", "b")))
+    source = ArraySource(np.zeros((100, 1, 1, 1), np.uint8), np.arange(100) % 2, ("a", "b"), groups=groups)
+    pool = Pool.of(source)
     said = pool.labels.copy()
     said[errors] = 1 - said[errors]
     return CrossFitted(pool, [np.arange(100)], [np.eye(2)[said]])
@@ -534,3 +554,9 @@ def test_pretrained_weights_have_to_prove_themselves(name, wrong, first):
     scores = {"supervised": 0.8, name: 1 - wrong / 100}
     assert preferred(scores, tried)[0] == {"supervised": "supervised", "pretrained": name}[first]
     assert preferred({**scores, "committee": 0.81}, tried)[0] == ("committee" if first == "supervised" else name)
+
+
+def test_of_patients_they_have_to_prove_themselves_on_each():
+    patients = np.arange(100) // 10
+    tried = {"supervised": hundred(range(20), patients), "probe": hundred(range(20, 28), patients)}
+    assert preferred({"supervised": 0.8, "probe": 0.92}, tried)[0] == "supervised"

@@ -62,6 +62,17 @@ def test_a_group_is_held_out_as_a_whole():
     assert min(counts) > 60
 
 
+def test_of_many_labels_in_groups_one_part_is_held_out_only_if_it_tells_of_all_classes():
+    labels = np.arange(6000) % 3
+    (small,) = held_out(labels, 0, (np.arange(6000) >= 5400).astype(np.int64))  # two plates
+    assert small.tolist() == list(range(5400, 6000))
+    by_class = np.sort(np.arange(6000) % 10)  # plates of one class each
+    plates = np.arange(6000) // 200
+    parts = held_out(by_class, 0, plates)
+    assert len(parts) == 3
+    assert set(by_class[np.concatenate(parts)]) == set(range(10))
+
+
 def test_a_patient_who_alone_has_a_class_is_learned_from_with_all_images():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 30, 200)

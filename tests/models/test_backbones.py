@@ -65,6 +65,13 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
         TimmBackbone("mobilenetv3_small_050", 3, tmp_path / "model.safetensors")
 
 
+def test_weights_whose_names_the_network_does_not_know_are_refused(tmp_path: Path):
+    pytest.importorskip("timm")
+    save_file({"encoder.weight": torch.zeros(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"weights of another architecture \(it has no conv_stem\.weight\)"):
+        TimmBackbone("mobilenetv3_small_050", 3, tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize("size", [28, 40])
 def test_the_small_backbone_is_pooled_to_4x4(size):
     backbone = make_backbone("small", 1).eval()

@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import confusion_matrix
 
+from fewlabels.compare.plan import CompareSettings
 from fewlabels.compare.verdict import sentence
 from fewlabels.data.fashion_mnist import Splits
 from fewlabels.evidence import Difference, holm, sign_flip_p, verdict
@@ -46,7 +47,8 @@ def make_result(labels: tuple[int, ...] = (100, 1000), pairs: int = 10, **change
         | {"p_adjusted": p[arm, number], "pairs": pairs, "verdict": verdict(of, p[arm, number])}
         for (arm, number), of in found.items()
     ]
-    sentences = [sentence(found[key], p[key], key[1], len(labels)) for key in asked]
+    planned = CompareSettings(labels, pairs)
+    sentences = [sentence(found[key], p[key], key[1], len(labels), planned) for key in asked]
     made = {
         "name": "compare",
         "command": f"fewlabels compare fashion-mnist --labels {','.join(map(str, labels))} --pairs {pairs}",
