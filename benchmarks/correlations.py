@@ -28,16 +28,19 @@ def correlation(rows: list[dict[str, Any]], score: str, within_methods: bool) ->
     places = [np.array([place for place, other in enumerate(of) if other == each]) for each in sorted(set(of))]
     places = [each for each in places if len(each) > 2]
     drawn = np.random.default_rng(0)
-    again = [_rho(values, [drawn.choice(each, len(each)) for each in places]) for _ in range(RESAMPLES)]
-    low, high = np.nanpercentile(again, [2.5, 97.5])
-    return Correlation(_rho(values, places), float(low), float(high), sum(map(len, places)))
+    again = [[drawn.choice(each, len(each)) for each in places] for _ in range(RESAMPLES)]
+    low, high = np.nanpercentile(_rho(values, list(map(np.stack, zip(*again, strict=True)))), [2.5, 97.5])
+    (rho,) = _rho(values, [each[None] for each in places])
+    return Correlation(float(rho), float(low), float(high), sum(map(len, places)))
 
 
-def _rho(values: np.ndarray, groups: list[np.ndarray]) -> float:
+def _rho(values: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+    """Float [R] of values [N, 2], whose rows are drawn R times for each group: int64 [R, M]."""
     centred = []
     for group in groups:
-        ranks = rankdata(values[group], axis=0)
-        centred.append(ranks - ranks.mean(axis=0))
-    x, y = np.concatenate(centred).T
-    scale = np.sqrt((x**2).sum() * (y**2).sum())
-    return float((x * y).sum() / scale) if scale else float("nan")
+        ranks = rankdata(values[group], axis=1)
+        centred.append(ranks - ranks.mean(axis=1, keepdims=True))
+    x, y = np.moveaxis(np.concatenate(centred, axis=1), 2, 0)
+    scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    rho: np.ndarray = (x * y).sum(axis=1) / np.where(scale > 0, scale, np.nan)
+    return rho

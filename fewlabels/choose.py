@@ -77,10 +77,10 @@ def score_of(method: Method, source: ImageSource, views: Views, seed: int) -> fl
     return label_free_scores(method, source, views, seed, (SCORE,))[SCORE]
 
 
-def _can_compare(labels: np.ndarray) -> bool:
-    """Whether methods can be compared by cross-validation on them."""
-    counts = np.unique(labels, return_counts=True)[1]
-    return len(counts) >= 2 and int(counts.min()) >= 2
+def _comparable(labelled: ArraySource) -> ArraySource | None:
+    """Those that cross-validation can use: of classes with two or more; None if there are not two such classes."""
+    often = np.flatnonzero(np.bincount(labelled.labels) >= 2)
+    return labelled.subset(np.flatnonzero(np.isin(labelled.labels, often))) if len(often) >= 2 else None
 
 
 def better(usual: K, scores: dict[K, float]) -> K:
@@ -124,7 +124,7 @@ class AutoPretraining:
         engine: Engine,
     ) -> None:
         self.source, self.settings, self.recipes = source, settings, recipes
-        self.labelled = labelled if labelled is not None and _can_compare(labelled.labels) else None
+        self.labelled = None if labelled is None else _comparable(labelled)
         self.folder, self.seed, self.observer, self.engine = folder, seed, observer, engine
         self.file = run_folder.choice_file(folder)
         about = {"data": fingerprint(source), "labels": len(self.labelled or ()), "recipes": recipes, "seed": seed}
@@ -259,7 +259,7 @@ class AutoPretraining:
 
     def _why_method(self, best: Trial, trials: list[Trial]) -> str:
         if best.cv_macro_f1 is None:
-            wanted = "no labels to compare methods by, two or more of each of two classes"
+            wanted = "no labels to compare methods by (two of each of two classes are needed)"
             return f"method {best.method}: there are {wanted}, and this is the default"
         others = ", ".join(
             f"{t.method} {'collapsed' if t.cv_macro_f1 is None else f'{t.cv_macro_f1:.3f}'}"

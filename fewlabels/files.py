@@ -18,19 +18,15 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def explained(path: Path, option: str = " with --out") -> Iterator[None]:
-    """Inside the block, what the system says of a full disk or a forbidden place is said to the user of ``path``.
-
-    ``option`` says where the place comes from; empty: it is our own.
-    """
-    other = f" or choose another folder{option}" if option else ""
+def explained(path: Path) -> Iterator[None]:
+    """Inside the block, what the system says of a full disk or a forbidden place is said to the user of ``path``."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            line = f"no room left on the disk. Free some space{other}."
+            line = "no room left on the disk. Free some space or choose another place."
         else:
-            line = f"cannot be written ({error.strerror or error}). Make it writable{other}."
+            line = f"cannot be written ({error.strerror or error}). Make it writable or choose another place."
         raise InputError(f"{path}: {line}") from None
 
 

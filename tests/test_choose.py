@@ -82,12 +82,14 @@ def test_without_labels_methods_are_not_compared(source, tmp_path: Path):
     assert {trial["method"] for trial in json.loads((tmp_path / "choice.json").read_text())["trials"]} == {"mocov2"}
 
 
-def test_where_a_class_has_a_single_label_methods_are_not_compared(source, tmp_path: Path):
+def test_a_class_with_a_single_label_does_not_compare_methods(source, tmp_path: Path):
     few = source.first_k(200)
-    keep = np.flatnonzero(few.labels != 3)
-    labelled = few.subset(np.append(keep, np.flatnonzero(few.labels == 3)[:1]))
-    chosen = AutoPretraining(*arguments(source, labelled, tmp_path)).choose()
-    assert chosen.method == "mocov2"
+    single = np.flatnonzero(few.labels == 3)[:1]
+    labelled = few.subset(np.append(np.flatnonzero(few.labels != 3), single))
+    auto = AutoPretraining(*arguments(source, labelled, tmp_path))
+    assert len(auto.labelled) == (few.labels != 3).sum()
+    alone = few.subset(np.append(np.flatnonzero(few.labels == 1), single))
+    assert AutoPretraining(*arguments(source, alone, tmp_path)).labelled is None
 
 
 def test_what_is_scored_is_what_is_kept(source, monkeypatch, tmp_path: Path):

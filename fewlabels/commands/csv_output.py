@@ -16,10 +16,10 @@ from fewlabels.files import written_whole
 def harmless(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula.
 
-    >>> harmless("=1+1"), harmless("-1")
-    ("'=1+1", '-1')
+    >>> harmless("=1+1"), harmless("-1"), harmless("'=")  # the last was harmless, but would be read as another
+    ("'=1+1", '-1', "''=")
     """
-    if cell[:1] not in FORMULAS:
+    if cell.lstrip("'")[:1] not in FORMULAS:
         return cell
     try:
         float(cell)
@@ -67,7 +67,7 @@ def refuse_foreign(out: Path | None, head: Sequence[str]) -> None:
     Raises:
         InputError: naming it.
     """
-    if out is None or not out.exists():
+    if out is None or not out.exists() or (out.is_file() and not out.stat().st_size):
         return
     try:
         with out.open(newline="", encoding="utf-8", errors="replace") as text:

@@ -33,7 +33,7 @@ from fewlabels.records import usable_cores
 
 LOOKED_AT = 256
 """Images that tell what the others are like."""
-LAYOUT = 2
+LAYOUT = 3
 """Of what is kept; another is kept beside it."""
 CHUNK = 500
 """Images that a process decodes at a time; what is whole is not decoded again."""
@@ -85,7 +85,7 @@ def decoded_images(listing: Listing, folder: Path, side: int | None = None, told
     if noted.is_file():
         wrong = json.loads(noted.read_text())
     else:
-        with explained(place, ""):
+        with explained(place):
             wrong, for_good = _decode(items, form, place, told or (lambda done, of: None))
         if for_good:
             write_json(noted, wrong)
@@ -93,8 +93,7 @@ def decoded_images(listing: Listing, folder: Path, side: int | None = None, told
     rows = np.setdiff1d(np.arange(len(listing.names)), np.array(sorted(failed), dtype=np.int64))
     if not len(rows):
         raise InputError(f"{listing.root / listing.names[0]}: {failed[0]}; nor can another image here be read.")
-    with explained(place, ""):
-        images, stretch = _usable(place, form, rows)
+    images, stretch = _usable(place, form, rows)
     source = ArraySource(images, listing.labels[rows], listing.class_names, str(listing.root))
     return Decoded(source, rows, failed, Preparation(form, stretch), looks["longest"])
 

@@ -152,6 +152,8 @@ def image_of(item: str | bytes) -> np.ndarray:
     """
     try:
         return decoded(content_of(item))
+    except FileNotFoundError as error:  # when it is there, its stamp is another
+        raise InputError(f"cannot be read ({error.strerror})") from None
     except OSError as error:
         raise PassingError(f"cannot be read ({error.strerror})") from None
 

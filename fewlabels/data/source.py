@@ -47,12 +47,16 @@ def evenly_spaced(source: Sized, number: int = 64) -> np.ndarray:
 
 
 def fingerprint(source: ImageSource) -> str:
-    """Number, shape and a digest of all images, or of evenly spaced ones where they are more than 256 MiB."""
+    """Number, shape and a digest of all images, or of evenly spaced ones where they are more than 256 MiB.
+
+    It is taken once: a source's images are not to change.
+    """
     if source not in _fingerprints:
-        rows = evenly_spaced(source, max(64, FINGERPRINTED // math.prod(source.shape)))
-        found = hashlib.blake2b(digest_size=8)
-        for start in range(0, len(rows), 4096):
-            found.update(source.read(rows[start : start + 4096]).numpy().tobytes())
+        each = math.prod(source.shape)
+        rows = evenly_spaced(source, len(source) if len(source) * each <= FINGERPRINTED else 1024)
+        found, batch = hashlib.blake2b(digest_size=8), max(1, 2**24 // each)
+        for start in range(0, len(rows), batch):
+            found.update(source.read(rows[start : start + batch]).contiguous().numpy().data)
         shape = "x".join(map(str, source.shape))
         _fingerprints[source] = f"{len(source)} images of {shape}, {found.hexdigest()}"
     return _fingerprints[source]

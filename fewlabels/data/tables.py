@@ -77,8 +77,9 @@ def _separated(file: Path, separator: str) -> dict[str, list[str]]:
 
 
 def _meant(cell: str) -> str:
-    """Without the sign that our own tables put before what a spreadsheet would take for a formula."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULAS else cell
+    """Without the sign that our own tables put before what a spreadsheet would take for a formula; quotes are none."""
+    marked = cell.startswith("'") and not cell.endswith("'") and cell.lstrip("'")[:1] in FORMULAS
+    return cell[1:] if marked else cell
 
 
 def _pyarrow(path: Path) -> Any:

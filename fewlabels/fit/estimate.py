@@ -50,6 +50,7 @@ def expected_macro_f1(
     tested_on: int | None = None,
     learned_from: float = 1.0,
     lost: float = 0.0,
+    effect: float = 1.0,
 ) -> Estimate:
     """Posterior of the macro-F1, each class's row of the confusion matrix being Dirichlet.
 
@@ -60,6 +61,7 @@ def expected_macro_f1(
         tested_on: images of the test that is foretold, whose chance is then in the interval too.
         learned_from: the share of all labels that those networks learned from; what the others are worth is foretold.
         lost: by how much the network that is foretold is worse than they.
+        effect: how many of the images tell as much as one, as :func:`design_effect` has it.
     """
     rng = np.random.default_rng(seed_from(seed, "estimate"))
     classes = len(confusion)
@@ -67,7 +69,7 @@ def expected_macro_f1(
     np.fill_diagonal(prior, RIGHT)
     scores = np.empty(int(np.clip(MOST_RATES / classes**2, FEWEST_DRAWS, DRAWS)))
     for draw in range(len(scores)):
-        gammas = rng.standard_gamma(confusion + prior)
+        gammas = rng.standard_gamma((confusion + prior) / effect)
         rates = gammas / gammas.sum(axis=1, keepdims=True)
         if tested_on is None:
             scores[draw] = macro_f1(rates * shares[:, None])

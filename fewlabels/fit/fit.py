@@ -82,6 +82,8 @@ NEVER = -1e4
 """The logit of a class that has no label."""
 ALONE = 3.0
 """Times its usual weight a network has on a part that is held out alone: as much as ``final``."""
+WORTH_IT = 0.75
+"""Of that time: what a final training needs, for a tenth more labels, so as not to learn less."""
 SURE = 2.0
 """Standard errors by which a pretrained backbone has to be better than fresh weights."""
 
@@ -292,7 +294,9 @@ class Fit:
     def _total_weight(self, teaches: bool) -> float:
         folds = sum(map(self._on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
         once = WEIGHTS["teacher"] if teaches else 0
-        once += WEIGHTS["student"] + sum(map(self._once_more, self.experts)) if self.together else WEIGHTS["final"]
+        # One that goes on from a teacher with its own backbone has little to learn.
+        student = WEIGHTS["student"] / (2 if teaches and self.settings.teacher == self.settings.backbone else 1)
+        once += student + sum(map(self._once_more, self.experts)) if self.together else WEIGHTS["final"]
         return len(self.parts) * folds + once
 
     def _on_a_fold(self, expert: str) -> float:
@@ -362,14 +366,15 @@ class Fit:
         self._note(f"{best}: chosen by what the folds gave")
         assert made is not None  # supervised is always made
         said, right = softmax(tried[best].held_logits, axis=1), is_right(tried[best])
-        made.network.thresholds = thresholds(said.max(axis=1), right, self._counting(tried[best]))
+        effect = design_effect(right, tried[best].held_groups)
+        made.network.thresholds = thresholds(said.max(axis=1), right, self._frequent(tried[best]) / effect)
         learned_from = float(1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled))
         if best != "supervised":  # the best of several on the same folds looks better than it is
             learned_from **= 0.5
         if not made.learned_more:
             learned_from = 1.0
-        confusion = self._confusion(tried[best]) / design_effect(right, tried[best].held_groups)
-        estimate = expected_macro_f1(confusion, self.shares, self.seed, self.tested_on, learned_from, made.lost)
+        about = (self.shares, self.seed, self.tested_on, learned_from, made.lost, effect)
+        estimate = expected_macro_f1(self._confusion(tried[best]), *about)
         network = self._finished(made.network, made.scale, made.shift)
         return Fitted(network, best, estimate, scores, self.said, made.pseudo_labels or {})
 
@@ -381,8 +386,8 @@ class Fit:
         # A fit that goes on has less time left, and is told what it was told before.
         left = float(self.stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
         on_a_fold = self.settings.budget * self._on_a_fold(name) / self._total_weight(self.teaches)
-        # Where hardly any time is left, a network is taken that is asked beside others.
-        worth_it = on_a_fold / 2 if self.known == "fold-0" else on_a_fold
+        # Where too little time is left, a network is taken that is asked beside others.
+        worth_it = on_a_fold * (WORTH_IT if self.known == "fold-0" else 1.0)
         part, seconds = ("final", left) if left > worth_it else (self.known, on_a_fold)
         network = self._network(name, part, seconds)
         scale, shift = weights[name], weights[RARE] * self._rare()
@@ -501,18 +506,18 @@ class Fit:
 
     def _right(self, fitted: CrossFitted) -> float:
         """Share of images like the unlabelled that are named right, by those held out; one of two is added as right."""
-        counting = self._counting(fitted)
+        counting = self._frequent(fitted)
         return float((is_right(fitted) @ counting + 1) / (counting.sum() + 2))
 
-    def _counting(self, fitted: CrossFitted) -> np.ndarray:
+    def _frequent(self, fitted: CrossFitted) -> np.ndarray:
         """For each held-out label how much it counts where classes have the shares of the unlabelled images.
 
-        In all they count as many as equal ones, each its own group, that would tell as much (Kish 1965, section 11.7).
+        In all they count as many as equal ones that would tell as much (Kish 1965, section 11.7).
         """
         counts = np.bincount(fitted.held_labels, minlength=len(self.shares))
         frequent = (self.shares / np.maximum(counts, 1))[fitted.held_labels]
         weights: np.ndarray = frequent * frequent.sum() / (frequent @ frequent)
-        return weights / design_effect(is_right(fitted), fitted.held_groups)
+        return weights
 
     def _looked_at(self) -> np.ndarray:
         """Rows of evenly spaced unlabelled images, int64."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
@@ -131,30 +131,30 @@ class TimmBackbone(Backbone):
             if weights.suffix != ".safetensors" or not weights.is_file():  # timm would unpickle other kinds
                 raise InputError(f"{weights}: no such .safetensors file. Name one with timm's weights of {name}.")
             given = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights)}}
+        before = torch.get_rng_state()
         try:
             self.network: Any = timm.create_model(name, num_classes=0, in_chans=channels, **given)
         except (RuntimeError, ValueError, KeyError) as error:
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"backbone timm/{name}: {weights or 'cannot be built'}: {why}") from None
         if weights is not None:
-            _refuse_strangers(self.network, weights)  # timm tells of it in its log alone
+            torch.set_rng_state(before)
+            self._refuse_unchanged(timm.create_model(name, num_classes=0, in_chans=channels), weights)
         self.channels = channels
         about = self.network.pretrained_cfg
         self.image_size = about["input_size"][-1] if about.get("fixed_input_size") else None
         self.num_features = getattr(self.network, "head_hidden_size", None) or self.network.num_features
 
+    def _refuse_unchanged(self, drawn: nn.Module, weights: Path) -> None:
+        """Refuse a file that has left some of the weights as they were drawn: timm tells of it in its log alone."""
+        for name, fresh in drawn.named_parameters():
+            if fresh.ndim > 1 and fresh.std() > 0 and torch.equal(fresh, self.network.get_parameter(name)):
+                raise InputError(f"{weights}: weights of another architecture (it has no {name}).")
+
     def forward(self, x: Tensor) -> Tensor:
         """x: float [B, C, H, W]."""
         features: Tensor = self.network(x)
         return features
-
-
-def _refuse_strangers(network: nn.Module, weights: Path) -> None:
-    """Refuse a file without half of the network's weights by their names; timm may know some by others."""
-    with safe_open(weights, framework="pt") as file:
-        missing = [name for name in network.state_dict() if name not in set(file.keys())]
-    if len(missing) > len(network.state_dict()) / 2:
-        raise InputError(f"{weights}: weights of another architecture (it has no {missing[0]}).")
 
 
 BACKBONES: dict[str, Callable[[int], Backbone]] = {

@@ -462,8 +462,11 @@ def test_images_of_a_size_the_backbone_does_not_take(fmnist, tmp_path: Path):
         fitted(pool, tmp_path / "fit")
 
 
-def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, tmp_path: Path):
-    """Each training takes all that it is given."""
+@pytest.mark.parametrize(("teacher", "budget", "student"), [("small", 336.0, 40.0), ("article", 316.0, 20.0)])
+def test_no_training_gets_more_than_its_share_of_the_time(
+    teacher, budget, student, monkeypatch, fmnist, tmp_path: Path
+):
+    """Each training takes all that it is given; a student with its teacher's backbone is given half."""
     now, given = [0.0], {}
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("fewlabels.fit.stages.Stages.seconds", lambda self: 0.0)  # of the true clock
@@ -474,11 +477,11 @@ def test_no_training_gets_more_than_its_share_of_the_time(monkeypatch, fmnist, t
     monkeypatch.setattr(fit.SelfTrain, "fewest", 1)
     later_is_better(monkeypatch)
     all_are_heard(monkeypatch)
-    fitted(pool_of(fmnist), tmp_path, budget=336.0, teacher="small")
+    fitted(pool_of(fmnist), tmp_path, budget=budget, teacher=teacher)
     expected = {
         f"{name}-fold-{n}": weight * 10.0 for name, weight in (("supervised", 1), ("selftrain", 2)) for n in range(3)
     }
-    expected |= {"selftrain-all": 180.0, "student-of-selftrain": 40.0}
+    expected |= {"selftrain-all": 180.0, "student-of-selftrain": student}
     assert {name: given[name] for name in expected} == pytest.approx(expected)
 
 
@@ -490,13 +493,17 @@ def test_a_trial_is_of_the_budget(monkeypatch, fmnist, tmp_path: Path):
     assert begun.budget.share(np.inf) == pytest.approx(236.0, abs=5.0)
 
 
-def test_a_part_held_out_alone_has_as_much_time_as_the_final_training(monkeypatch, fmnist, tmp_path: Path):
+@pytest.mark.parametrize("lost", [0.0, 6.0, 9.0])
+def test_a_part_held_out_alone_has_as_much_time_as_the_final_training(lost, monkeypatch, fmnist, tmp_path: Path):
+    """Where three quarters of it are not left, its network is taken."""
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
     now, given = [0.0], {}
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(fit.Supervised, "train", takes_all_its_time(now, given))
+    monkeypatch.setattr(fit, "cross_fit", takes(now, lost, fit.cross_fit))
     fitted(pool_of(fmnist), tmp_path, strategy="supervised", budget=60.0)
-    assert given == pytest.approx({"supervised-fold-0": 30.0, "supervised-final": 30.0})
+    left = 30.0 - lost
+    assert given == pytest.approx({"supervised-fold-0": 30.0} | ({"supervised-final": left} if left > 22.5 else {}))
 
 
 def test_an_expert_without_a_say_is_not_asked():
