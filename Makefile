@@ -14,10 +14,10 @@ demo: $(VENV)/.run
 	$(BIN)/fewlabels article --quick --out runs/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ''
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ''
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check fewlabels benchmarks tests
