@@ -14,14 +14,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from fewlabels.data.arrays import ARRAYS, arrays_listed
-from fewlabels.data.dataset import FASHION_MNIST, decoded_folder
+from fewlabels.data.dataset import FASHION_MNIST, decoded_folder, existing
 from fewlabels.data.decoded import CHUNK, WORKERS_FROM, Told, decoded_images, workers
 from fewlabels.data.facts import Facts, facts_of, facts_of_array
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.listing import Listing, listed
 from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.data.twins import twins, twins_within
-from fewlabels.errors import InputError
 from fewlabels.fit.doubt import doubtful
 from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.outliers import outliers
@@ -108,9 +107,7 @@ def looked_at(
         of_splits = [split for split, part in parts.items() for _ in range(len(part))]
         listing = Listing(splits.folder, names, labels, splits.train.class_names, of_splits, [""] * len(names))
         return _of_array(listing, np.concatenate([part.images for part in parts.values()]), "IDX")
-    path = Path(data)
-    if not path.exists():
-        raise InputError(f"{data}: no such file or folder. Pass {FASHION_MNIST}, a folder, a table or arrays.")
+    path = existing(data)
     if path.suffix.lower() in ARRAYS and not path.is_dir():
         images, listing, _ = arrays_listed(path, size)
         return _of_array(listing, images, path.suffix[1:].upper())

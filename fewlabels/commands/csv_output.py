@@ -89,6 +89,5 @@ def csv_rows(out: Path | None) -> Iterator[Any]:
             sys.stdout.reconfigure(errors="backslashreplace")
         yield csv.writer(sys.stdout, lineterminator="\n")
         return
-    how: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-    with written_whole(out) as temporary, temporary.open("w", **how) as file:
+    with written_whole(out) as place, place.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         yield csv.writer(file, lineterminator="\n")

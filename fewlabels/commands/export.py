@@ -30,12 +30,10 @@ def export(
 
     kind = one_of("--to", to, tuple(SUFFIXES))
     suffix = SUFFIXES[kind]
-    if not model.is_file():
-        load_classifier(model)  # which says what is wrong
+    classifier = load_classifier(model)
     out = out or model.with_suffix(suffix)
     if out.suffix != suffix:  # also keeps the model itself from being overwritten
         raise InputError(f"--out {out}: does not end in {suffix}. Name it so, or choose another kind with --to.")
-    classifier = load_classifier(model)
     preparation = preparation_of(classifier, model)
     content, difference = exported(classifier, preparation, kind)
     write_bytes(out, content)

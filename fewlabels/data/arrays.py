@@ -15,6 +15,7 @@ from fewlabels.errors import InputError
 ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
 LARGEST = 64 * 2**30
 """Bytes of all arrays of a .npz file, unpacked."""
+TOO_LARGE = "more than fits into memory. Save it as image files and a table."
 NAMES = {
     "": (("images", "labels"), ("x", "y")),
     "train": (("train_images", "train_labels"), ("x_train", "y_train"), ("val_images", "val_labels")),
@@ -104,7 +105,7 @@ def _read(file: Path) -> Mapping[str, np.ndarray]:
     except InputError:
         raise
     except MemoryError:
-        raise InputError(f"{file}: more than fits into memory. Save it as image files and a table.") from None
+        raise InputError(f"{file}: {TOO_LARGE}") from None
     except Exception:  # numpy parses headers as Python, and fails in as many ways
         writer = "numpy.savez" if suffix == ".npz" else "numpy.save"
         raise InputError(f"{file}: not a whole {suffix} file of numbers. Write it with {writer}.") from None
@@ -123,7 +124,7 @@ def _read_hdf5(file: Path) -> Mapping[str, np.ndarray]:
                 if isinstance(item, h5py.Dataset)
             }
     except MemoryError:
-        raise InputError(f"{file}: more than fits into memory. Save it as image files and a table.") from None
+        raise InputError(f"{file}: {TOO_LARGE}") from None
     except (OSError, RuntimeError, TypeError, ValueError):
         raise InputError(f"{file}: not a whole HDF5 file. Write it again.") from None
 

@@ -60,10 +60,7 @@ def opened(
         splits = fashion_mnist(folder, say=say)
         names = tuple([f"row {row}" for row in range(len(part))] for part in (splits.train, splits.test))
         return Dataset(splits.train, splits.test, _as_they_are(splits.train), (names[0], names[1]), {})
-    path = Path(data)
-    if not path.exists():
-        meant = did_you_mean(data, [FASHION_MNIST])
-        raise InputError(f"{data}: no such file or folder.{meant} Pass {FASHION_MNIST}, a folder, a table or arrays.")
+    path = existing(data)
     if path.suffix.lower() in ARRAYS and not path.is_dir():
         images, listing, preparation = arrays_listed(path, size)
         return _parted(listing, images, np.arange(len(images)), share, preparation, {}, say)
@@ -78,6 +75,19 @@ def opened(
     if size is None and found.longest > max(found.source.shape[1:]):
         say(f"Images of up to {found.longest:,} pixels a side are brought to {square}. --size N keeps finer detail.")
     return _parted(listing, found.source.images, found.rows, share, found.preparation, failed, say)
+
+
+def existing(data: str) -> Path:
+    """The place that the user names.
+
+    Raises:
+        InputError: if nothing is there.
+    """
+    path = Path(data)
+    if not path.exists():
+        meant = did_you_mean(data, [FASHION_MNIST])
+        raise InputError(f"{data}: no such file or folder.{meant} Pass {FASHION_MNIST}, a folder, a table or arrays.")
+    return path
 
 
 def decoded_folder() -> Path:

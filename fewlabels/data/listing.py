@@ -14,7 +14,7 @@ from fewlabels.errors import InputError, did_you_mean
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 UNLABELLED_FOLDER = "_unlabelled"
 SPLITS = ("train", "test")
-SPLIT_FOLDERS = {**{split: split for split in SPLITS}, **SPLITS_THERE}
+SPLIT_FOLDERS = {"train": "train", "test": "test", **SPLITS_THERE}
 MOST_CLASSES = 10_000
 
 

@@ -93,12 +93,21 @@ def design_effect(right: np.ndarray, groups: np.ndarray | None) -> float:
     """
     if groups is None:
         return 1.0
-    off, number = right - right.mean(), len(np.unique(groups))
-    of_groups = np.bincount(np.unique(groups, return_inverse=True)[1], off)
-    spread = float(np.square(off).sum())
+    off = right - right.mean()
+    of_groups, spread = sums_by_group(off, groups), float(np.square(off).sum())
+    number = len(of_groups)
     if number < 2 or spread == 0:  # nothing tells how alike they are
         return len(right) / number
     return max(1.0, float(np.square(of_groups).sum()) / spread * number / (number - 1))
+
+
+def sums_by_group(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """The sum of values [N] in each group, in the groups' order; of no groups the values themselves.
+
+    >>> sums_by_group(np.array([1.0, 2.0, 4.0]), np.array([7, 3, 7])).tolist()
+    [2.0, 5.0]
+    """
+    return values if groups is None else np.bincount(np.unique(groups, return_inverse=True)[1], values)
 
 
 def lost_by(student: np.ndarray, teachers: np.ndarray) -> np.ndarray:

@@ -47,6 +47,7 @@ from fewlabels.fit.estimate import (
     lost_by,
     macro_f1,
     mean_of_classes,
+    sums_by_group,
 )
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
@@ -373,8 +374,10 @@ class Fit:
             learned_from **= 0.5
         if not made.learned_more:
             learned_from = 1.0
-        about = (self.shares, self.seed, self.tested_on, learned_from, made.lost, effect)
-        estimate = expected_macro_f1(self._confusion(tried[best]), *about)
+        confusion = self._confusion(tried[best])
+        estimate = expected_macro_f1(
+            confusion, self.shares, self.seed, self.tested_on, learned_from, lost=made.lost, effect=effect
+        )
         network = self._finished(made.network, made.scale, made.shift)
         return Fitted(network, best, estimate, scores, self.said, made.pseudo_labels or {})
 
@@ -582,8 +585,7 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
 
     def error(one: str, other: str) -> float:
         differs = is_right(tried[one]).astype(int) - is_right(tried[other])
-        groups = tried[one].held_groups
-        apart = differs if groups is None else np.bincount(np.unique(groups, return_inverse=True)[1], differs)
+        apart = sums_by_group(differs, tried[one].held_groups)
         return float(np.sqrt(np.square(apart).sum()) / len(differs))
 
     counted = dict(scores)
