@@ -71,6 +71,13 @@ def test_two_thirds_of_the_labels_make_more_mistakes():
     assert (1 - with_all) / (1 - as_seen) == pytest.approx((2 / 3) ** 0.3)
 
 
+def test_another_training_ends_elsewhere_however_many_labels_are_held_out():
+    """A million labels leave no other doubt: twice 1.96 standard deviations of score times error."""
+    found = expected_macro_f1(np.array([[900_000, 100_000], [100_000, 900_000]]), np.array([0.5, 0.5]))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.04 * 0.9 * 0.1, rel=0.15)
+    assert found.macro_f1 == pytest.approx(0.9, abs=0.001)
+
+
 def test_the_chance_of_a_small_test_is_in_the_interval():
     labels, predictions = predicted(300, 0)
     wide, narrow = (foretold(labels, predictions, tested_on=number) for number in (90, 90_000))
