@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_FROM := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-all lint benchmark benchmark-speed clean
+.PHONY: install demo test test-all lint benchmark benchmark-speed clean
+
+install: $(VENV)/.run
 
 demo: $(VENV)/.run
 	$(BIN)/fewlabels article --quick --out runs/demo

@@ -4,6 +4,8 @@ import base64
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -207,11 +209,10 @@ def _facts(items: list[str | bytes], told: Told) -> list[Facts | str]:
             found.extend(part)
             told(len(found), len(items))
 
-    if len(items) < WORKERS_FROM or usable_cores() == 1:
-        gather(map(facts_of, chunks))
-    else:
-        with workers() as pool:
+    if len(items) >= WORKERS_FROM and usable_cores() > 1:
+        with suppress(BrokenProcessPool), workers() as pool:  # a worker may be killed for memory
             gather(pool.map(facts_of, chunks))
+    gather(map(facts_of, chunks[-(-len(found) // CHUNK) :]))
     return found
 
 
@@ -236,8 +237,7 @@ def _duplicates(looked: Looked) -> tuple[np.ndarray, list[Finding]]:
     listing, groups, place_of = looked.listing, defaultdict(list), {}
     for place, row in enumerate(looked.rows.tolist()):
         facts = looked.facts[row]
-        assert isinstance(facts, Facts)  # else it could not be used
-        if not facts.constant:
+        if isinstance(facts, Facts) and not facts.constant:  # it may have been readable once, and is no more
             groups[facts.digest].append(row)
             place_of[row] = place
     distinct, found = [], []

@@ -101,6 +101,11 @@ class Verdict:
         return self.line
 
 
+def long_enough(steps: int) -> bool:
+    """Whether a run of so many steps is judged for more than divergence, which takes two looks."""
+    return steps >= FIRST_VERDICT + LOOK_EVERY
+
+
 class Guard:
     """Looks at the two views of a fixed batch, in evaluation mode; training is not touched.
 

@@ -237,6 +237,10 @@ class Observer:
         self.seconds = self.seconds_so_far()
         self._started = None
 
+    def expect(self, total_steps: int) -> None:
+        """There will be more steps, or fewer, than was thought."""
+        self._progress.update(self._task, total=total_steps)
+
     def seconds_so_far(self) -> float:
         """Seconds of training, those before a resumed start included."""
         return self.seconds + (0 if self._started is None else time.perf_counter() - self._started)
@@ -255,7 +259,7 @@ class Observer:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Pass scalars on to the logger, under this training's name."""

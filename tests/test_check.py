@@ -5,13 +5,17 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fewlabels import check
 from fewlabels.check import KINDS, Finding, Looked, clean_rows, findings, looked_at
+from fewlabels.data import facts
 from fewlabels.data.dataset import opened
 from fewlabels.data.listing import listed
 from tests.data.make_mess import RARE, Planted, make_channels, make_leaky_table, make_mess
@@ -327,3 +331,47 @@ def test_only_files_can_be_listed_in_a_clean_table(fmnist, tmp_path, run_cli):
         ran = run_cli("check", data, "--fix", tmp_path / "clean.csv", "--out", tmp_path / "out")
         assert (ran.code, ran.err.count("\n")) == (2, 1)
         assert "no image files that a table could list" in ran.err
+
+
+def test_a_file_that_can_no_longer_be_read_is_told(fmnist, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for row in range(4):
+        Image.fromarray(fmnist.train.images[row, 0]).save(folder / f"{row}.png")
+    looked(folder, tmp_path / "cache")
+    of_item = facts._of_item
+    monkeypatch.setattr(facts, "_of_item", lambda item: "no" if str(item).endswith("2.png") else of_item(item))
+    again = findings(looked(folder, tmp_path / "cache"))
+    assert [(finding.image, finding.why) for finding in again if finding.kind == "corrupt"] == [("2.png", "no")]
+
+
+def test_a_worker_that_is_killed_does_not_end_the_check(monkeypatch):
+    monkeypatch.setattr(check, "WORKERS_FROM", 2)
+    monkeypatch.setattr(check, "usable_cores", lambda: 2)
+    monkeypatch.setattr(check, "CHUNK", 1)
+
+    class Pool:
+        def map(self, function, chunks):
+            yield function(chunks[0])
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(check, "workers", lambda: nullcontext(Pool()))
+    assert check._facts([b"", b"no", b""], lambda done, of: None) == ["an empty file", "not an image", "an empty file"]
+
+
+def test_labels_that_were_changed_in_a_clean_table_are_not_lost(fmnist, tmp_path, run_cli):
+    folder = tmp_path / "photos"
+    for row in range(12):
+        (folder / str(row % 2)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(fmnist.train.images[row, 0]).save(folder / str(row % 2) / f"{row}.png")
+    command = ("check", folder, "--fix", tmp_path / "clean.csv", "--out", tmp_path / "out")
+    assert run_cli(*command).code == 0
+    assert run_cli(*command).code == 0
+    text = (tmp_path / "clean.csv").read_text()
+    changed = text.replace("photos/0/4.png,0,", "photos/0/4.png,1,")
+    assert changed != text
+    (tmp_path / "clean.csv").write_text(changed)
+    ran = run_cli(*command)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "clean.csv: calls photos/0/4.png '1', as these data do not" in ran.err
+    assert (tmp_path / "clean.csv").read_text() == changed

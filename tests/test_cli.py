@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fewlabels.commands.options import fit_of
+from fewlabels.commands.pretrain import collapse_line
 from fewlabels.data.dataset import decoded_folder
 from fewlabels.data.fashion_mnist import FILES
 from fewlabels.engine.checkpoints import newest_checkpoint
@@ -136,6 +138,7 @@ def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     ran = run_cli(*pretrain)
     assert ran.code == 0, ran.err
     assert f"Backbone: {tmp_path}/run/backbone.safetensors" in ran.out
+    assert "Collapse: too few steps to tell" in ran.out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["by_epoch"] == []
     assert result["decided"]["method"] == "mocov2"
@@ -148,6 +151,37 @@ def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     fitted = run_cli(*FIT, "--strategy", "probe", "--from", tmp_path / "run", "--out", tmp_path / "fit")
     assert fitted.code == 0, fitted.err
     assert json.loads((tmp_path / "fit" / "result.json").read_text())["tried"].keys() == {"supervised", "probe"}
+
+
+def test_a_pretraining_ends_with_what_is_known_of_collapse():
+    long = [{"step": 100}, {"step": 125}]
+    sound = {"verdicts": [], "restarts": 0, "suspected": False}
+    assert collapse_line({**sound, "readings": long}) == "Collapse: none found."
+    assert "too few steps" in collapse_line({**sound, "readings": long[:1]})
+    assert "too few steps" in collapse_line({**sound, "readings": []})
+    bad = {**sound, "verdicts": ["dead units at step 125"], "readings": long}
+    assert collapse_line({**bad, "suspected": True}).endswith("dead units at step 125")
+    assert collapse_line({**bad, "restarts": 1}).endswith("since the run went back.")
+
+
+def test_names_in_brackets_are_names(run_cli, fmnist, tmp_path: Path):
+    rows = ["path,label,split"]
+    for row in range(24):
+        Image.fromarray(fmnist.train.images[row, 0]).save(tmp_path / f"{row}.png")
+        rows.append(f"{row}.png,{('[/x]', '[bold]')[row % 2]},{'test' if row < 8 else 'train'}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    options = ("--strategy", "supervised", "--budget", "2s", "--logger", "none", "--seed", "-1")
+    ran = run_cli("fit", tmp_path / "table.csv", *options, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert "[/x]" in ran.out and "[bold]" in ran.out
+    assert "Labels it learned from: 16, all there are" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+def test_the_next_fit_has_a_folder_of_its_own(monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    assert fit_of(Path("my table.csv")) == "fewlabels fit 'my table.csv'"
+    (tmp_path / "runs" / "fit").mkdir(parents=True)
+    assert fit_of(Path("a.csv")) == "fewlabels fit a.csv --out runs/fit2"
 
 
 @pytest.mark.parametrize("logger", ["none", "tensorboard"])

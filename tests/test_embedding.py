@@ -238,3 +238,22 @@ def test_dedupe_of_an_idx_file(run_cli, fmnist, model_file, tmp_path):
     ran = run_cli("dedupe", model_file, tmp_path / "images-idx3-ubyte")
     assert ran.code == 0, ran.err
     assert ran.out.splitlines()[1:] == ["1,2,33,exact,0.000,"]
+
+
+def test_images_that_differ_before_they_are_made_small_are_not_exact(run_cli, model_file, tmp_path):
+    large = np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8).repeat(28, axis=0).repeat(28, axis=1)
+    for name, changed in (("0.bmp", 0), ("1.bmp", 1), ("2.bmp", 0)):
+        image = large.copy()
+        image[100, 100] += changed
+        saved(image, tmp_path / "frames" / name)
+    ran = run_cli("dedupe", model_file, tmp_path / "frames", "-o", tmp_path / "pairs.csv")
+    assert ran.code == 0, ran.err
+    kinds = {row["duplicate"]: row["kind"] for row in table(tmp_path / "pairs.csv")}
+    assert kinds == {"1.bmp": "near", "2.bmp": "exact"}
+
+
+def test_of_arrays_the_labelled_copy_is_kept(run_cli, fmnist, model_file, tmp_path):
+    np.savez(tmp_path / "some.npz", images=fmnist.test.images[[0, 1, 2, 0]], labels=np.array([-1, 3, 4, 5]))
+    ran = run_cli("dedupe", model_file, tmp_path / "some.npz", "-o", tmp_path / "pairs.csv")
+    assert ran.code == 0, ran.err
+    assert [(row["keep"], row["duplicate"]) for row in table(tmp_path / "pairs.csv")] == [("row 3", "row 0")]

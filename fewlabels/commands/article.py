@@ -66,4 +66,4 @@ def article(
     console.print(table)
     for claim in gathered["claims"]:
         console.print(f"- {claim}")
-    console.print(f"Report: {report}", soft_wrap=True)
+    console.print(f"Report: {report}", soft_wrap=True, markup=False)

@@ -1,5 +1,6 @@
 """What is wrong with these images, and a clean table of them."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +18,14 @@ from fewlabels.commands.options import (
     Size,
     at_least,
     command_line,
+    fit_of,
     saying_how_to_go_on,
 )
 from fewlabels.data.tables import TABLES
 from fewlabels.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from fewlabels.check import Finding
+    from fewlabels.check import Finding, Looked
 
 HEAD = ("path", "label", "split", "group", "note")
 
@@ -68,12 +70,13 @@ def check(
     _say(console, result, found)
     if fix is not None and prefix is not None:
         rows = [[path_cell(prefix / name), *map(harmless, of)] for name, *of in clean_rows(looked, found)]
+        _refuse_new_labels(fix, prefix, looked)
         with csv_rows(fix) as writer:
             writer.writerow(HEAD)
             writer.writerows(rows)
-        said = f"{len(rows):,} of {len(looked.listing.names):,} images are in {fix}. Go on with: fewlabels fit {fix}"
+        said = f"{len(rows):,} of {len(looked.listing.names):,} images are in {fix}. Go on with: {fit_of(fix)}"
         console.print(said, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"Report: {report}", soft_wrap=True)
+    console.print(f"Report: {report}", soft_wrap=True, markup=False)
 
 
 def _prefix(fix: Path, data: Path) -> PurePosixPath:
@@ -82,6 +85,10 @@ def _prefix(fix: Path, data: Path) -> PurePosixPath:
     Raises:
         InputError: if there is no such way, or something else stands there.
     """
+    from fewlabels.data.dataset import FASHION_MNIST, existing
+
+    if str(data) != FASHION_MNIST:
+        existing(str(data))
     folder = data if data.is_dir() else data.parent
     if not data.is_dir() and data.suffix.lower() not in TABLES:
         raise InputError(f"--fix {fix}: {data} holds no image files that a table could list. Leave out --fix.")
@@ -89,6 +96,21 @@ def _prefix(fix: Path, data: Path) -> PurePosixPath:
     if fix.exists() and not fix.read_bytes().startswith(",".join(HEAD).encode()):
         raise InputError(f"--fix {fix}: is there and no clean table. Choose another name.")
     return way
+
+
+def _refuse_new_labels(fix: Path, prefix: PurePosixPath, looked: "Looked") -> None:
+    """Refuse to replace a clean table whose labels someone has changed."""
+    if not fix.exists():
+        return
+    rows = {str(prefix / name): row for row, name in enumerate(looked.listing.names)}
+    with fix.open(newline="", encoding="utf-8", errors="replace") as file:
+        for cells in csv.DictReader(file):
+            path, label = cells["path"].removeprefix("./"), cells["label"]
+            if label and path in rows and label != harmless(looked.label(rows[path])):
+                raise InputError(
+                    f"--fix {fix}: calls {path} {label!r}, as these data do not. Move it away if that is to be "
+                    "forgotten, or choose another name."
+                )
 
 
 def _say(console: Console, result: dict[str, Any], found: Sequence["Finding"]) -> None:

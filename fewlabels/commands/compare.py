@@ -130,7 +130,7 @@ def compare(
     console.print(result["verdict"], highlight=False)
     with saying_how_to_go_on():
         write_panels(bench, found.names)
-    console.print(f"Report: {write_compare_report(out)}", soft_wrap=True)
+    console.print(f"Report: {write_compare_report(out)}", soft_wrap=True, markup=False)
 
 
 def report(

@@ -25,9 +25,10 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
     """
     import numpy as np
 
+    from fewlabels.data.arrays import ARRAYS, arrays_read
+    from fewlabels.data.facts import facts_of_array
     from fewlabels.data.images import image_batches
     from fewlabels.data.listing import listed
-    from fewlabels.data.source import digest
     from fewlabels.data.tables import TABLES
     from fewlabels.data.twins import difference, small_pixels
     from fewlabels.embedding import duplicates, embedded_batch, refuse_without_faiss
@@ -35,19 +36,24 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
 
     refuse_foreign(out, HEAD)
     classifier = load_classifier(model)
-    batches = image_batches(images, preparation_of(classifier, model))
-    listing = listed(images) if images.is_dir() or images.suffix.lower() in TABLES else None
+    digests: list[str] = []
+    batches = image_batches(
+        images, preparation_of(classifier, model), lambda image: digests.append(facts_of_array(image, "").digest)
+    )
+    listing = None
+    if images.is_dir() or images.suffix.lower() in TABLES:
+        listing = listed(images)
+    elif images.suffix.lower() in ARRAYS:
+        listing = arrays_read(images)[1]
     refuse_without_faiss(len(listing.names) if listing else 0)
     names: list[str] = []
     places: list[int] = []
-    digests: list[str] = []
     vectors, pixels = [], []
     problems: dict[str, str] = {}
     seen = 0
     for batch in batches:
         names += [batch.names[place] for place in batch.read]
         places += [seen + place for place in batch.read]
-        digests += [digest(image.numpy().tobytes()) for image in batch.pixels]
         vectors.append(embedded_batch(classifier, batch))
         pixels.append(np.rint(255 * small_pixels(batch.pixels)).astype(np.uint8))
         problems.update({batch.names[place]: line for place, line in batch.wrong.items()})
@@ -80,5 +86,7 @@ def _worth(listing: "Listing | None", row: int) -> tuple[bool, int]:
 
     if listing is None:
         return False, 0
-    item = listing.item(row)
-    return listing.labels[row] != UNLABELLED, len(item) if isinstance(item, bytes) else Path(item).stat().st_size
+    labelled, item = bool(listing.labels[row] != UNLABELLED), listing.item(row)
+    if isinstance(item, bytes):
+        return labelled, len(item)
+    return labelled, Path(item).stat().st_size if listing.root.is_dir() else 0  # rows of an array are alike

@@ -101,7 +101,8 @@ def fit(
     model_file = out / "model.safetensors"
     fitted.network.preparation = found.preparation
     save_classifier(fitted.network, model_file)
-    about = {"labels": labels, "draw": draw, "seed": seed, "decided": asdict(settings), "strategy": fitted.strategy}
+    about = {"labels": labels, "draw": draw if labels < len(known) else "all", "seed": seed}
+    about |= {"decided": asdict(settings), "strategy": fitted.strategy}
     about |= {"data": train.name, "images": len(train), "class_names": list(train.class_names)}
     about |= {"left_out": found.failed, "pseudo_labels": fitted.pseudo_labels}
     about |= {"tried": fitted.tried, "said": fitted.said, "estimate": fitted.estimate and fitted.estimate._asdict()}
@@ -110,10 +111,13 @@ def fit(
         tested = evaluate(fitted.network, test)
         figures |= {"macro_f1": tested.macro_f1, "accuracy": tested.accuracy, "tested_on": len(test)}
         figures |= {"calibration_error": tested.calibration_error, "per_class": tested.per_class}
-        console.print(tested.text, highlight=False)
+        console.print(tested.text, highlight=False, markup=False)
         console.print(f"Macro-F1 {tested.macro_f1:.4f} on {len(test):,} test images, {seconds} s of training.")
+        untested = np.count_nonzero(np.bincount(test.labels, minlength=len(test.class_names)) == 0)
+        if untested:
+            console.print(f"Classes without a test image: {untested}. In macro-F1 each counts as 0.")
     else:
         console.print("Nothing was kept back for a test: what is expected is what there is to say.")
     write_json(out / "result.json", {"name": "fit", **provenance(command_line()), **about, **figures})
     write_card(out)
-    console.print(f"Model: {model_file}", soft_wrap=True)
+    console.print(f"Model: {model_file}", soft_wrap=True, markup=False)

@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +65,7 @@ def opened_data(
     if size is not None:
         at_least("--size", size, 8)
     with saying_how_to_go_on(), counting(console, "decoding", "files") as told:
-        return opened(data, folder, share, size, console.print, told)
+        return opened(data, folder, share, size, partial(console.print, markup=False), told)
 
 
 def devices() -> list[str]:
@@ -126,6 +127,16 @@ def one_of(option: str, value: str, known: tuple[str, ...]) -> Any:
     if value not in known:
         raise InputError(f"{option} {value}: no such choice. Choose one of {', '.join(known)}.")
     return value
+
+
+def fit_of(table: Path) -> str:
+    """The command that learns from a table, into a folder that is free: each holds one fit."""
+    fits = Path("runs/fit")
+    number = 1
+    while fits.exists():
+        number += 1
+        fits = Path(f"runs/fit{number}")
+    return f"fewlabels fit {shlex.quote(str(table))}" + (f" --out {fits}" if number > 1 else "")
 
 
 def command_line() -> str:

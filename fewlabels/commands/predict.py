@@ -65,7 +65,7 @@ def predict(
             few = f"at no probability {precision:.0%} of the labels held out were right"
         console.print(f"Unsure of {unsure:,} of {done - unread:,}: {few}.", highlight=False)
     if out is not None:
-        console.print(f"{done - unread:,} predictions: {out}", soft_wrap=True)
+        console.print(f"{done - unread:,} predictions: {out}", soft_wrap=True, markup=False)
 
 
 def _threshold(classifier: "Classifier", precision: float) -> float | None:

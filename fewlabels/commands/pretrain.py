@@ -211,4 +211,18 @@ def pretrain(
     figures |= {name: kept[name] for name in ("curve", "by_epoch", "guard")}
     write_json(out / "result.json", {"name": "pretrain", **provenance(command_line()), **about, **figures})
     console.print(f"{settings.epochs} epochs of {len(source):,} images in {seconds} s.", highlight=False)
-    console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True)
+    console.print(collapse_line(kept["guard"]), highlight=False, soft_wrap=True)
+    console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True, markup=False)
+
+
+def collapse_line(guard: dict[str, Any]) -> str:
+    """What is known of it at the end of a run."""
+    from fewlabels.monitor import long_enough
+
+    if guard["verdicts"] and guard["restarts"] and not guard["suspected"]:
+        return "Collapse: found, and no more since the run went back."
+    if guard["verdicts"]:
+        return f"Collapse: {guard['verdicts'][-1]}"
+    if not long_enough(max((reading["step"] for reading in guard["readings"]), default=0)):
+        return "Collapse: too few steps to tell. Choose more --epochs."
+    return "Collapse: none found."

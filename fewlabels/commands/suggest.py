@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from fewlabels.commands.csv_output import csv_rows, harmless, path_cell, way_to_images
-from fewlabels.commands.options import Size, at_least, opened_data
+from fewlabels.commands.options import Size, at_least, fit_of, opened_data
 from fewlabels.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def suggest(
     if found.problems:
         console.print(f"{len(found.problems):,} files could not be read: see the column why.", highlight=False)
     said = f"{len(cells):,} images to label are the first rows of {out}. Fill in the column label, then: "
-    console.print(f"{said}fewlabels fit {out}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{said}{fit_of(out)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _by_model(file: Path, data: Path, asked: "np.ndarray") -> Candidates:

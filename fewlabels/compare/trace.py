@@ -8,6 +8,7 @@ from fewlabels.compare.cells import Bench
 from fewlabels.data.source import fingerprint
 from fewlabels.fit.arms import FineTune, Supervised
 from fewlabels.methods import METHODS
+from fewlabels.monitor import long_enough
 
 
 def pretrainings(bench: Bench) -> dict[str, Any]:
@@ -27,7 +28,8 @@ def pretrainings(bench: Bench) -> dict[str, Any]:
             curves = {"loss": {"steps": loss["steps"], "values": _short(loss["values"])}}
             for name, figure in (("rankme", "rank"), ("uniformity", "uniformity")):
                 curves[name] = {"steps": steps, "values": _short(reading[figure] for reading in readings)}
-            rows.append({**about, **curves, "verdicts": state["guard"]["verdicts"]})
+            about |= {"verdicts": state["guard"]["verdicts"], "judged": long_enough(max(steps, default=0))}
+            rows.append({**about, **curves})
             if probe is None and probed:
                 probe = {"epochs": [of["epoch"] for of in probed], "values": _short(map(_probed, probed))}
     return {"pretrainings": rows, "probe": probe}

@@ -146,7 +146,7 @@ def as_images(array: np.ndarray, where: str) -> np.ndarray:
         raise InputError(f"{where}: {array.dtype} {array.shape}, not numbers [N, H, W], [N, C, H, W] or [N, H, W, C].")
     if array.ndim == 3:
         array = array[:, None]
-    elif array.shape[3] in (1, 3, 4) and array.shape[1] > 4:
+    elif array.shape[1] > 4 and (array.shape[3] in (1, 3, 4) or array.shape[1] == array.shape[2] > array.shape[3]):
         array = array.transpose(0, 3, 1, 2)
     if array.shape[1] > MOST_CHANNELS:
         raise InputError(f"{where}: {array.shape[1]} channels, more than {MOST_CHANNELS}. Are the axes in order?")

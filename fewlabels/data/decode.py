@@ -2,8 +2,12 @@
 
 import io
 import logging
+import lzma
 import warnings
+import zlib
+from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
@@ -15,7 +19,16 @@ LARGEST = 50_000_000
 MOST_CHANNELS = 32
 COLOURS = {"P", "PA", "LA", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"}
 """Pillow's modes that are brought to RGB or gray."""
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP")
+"""Of Pillow; it knows others, and would have programs run for some of them."""
 TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+UNPACKERS: dict[int, Callable[[], Any]] = {
+    **dict.fromkeys((8, 32946, 50013), zlib.decompressobj),
+    34925: lzma.LZMADecompressor,
+}
+"""By TIFF's number of a compression that may pack a thousandfold."""
+UNSUSPICIOUS = 10_000
+"""Bytes of a strip that cannot fill the memory."""
 
 
 def decoded(content: bytes) -> np.ndarray:
@@ -49,7 +62,7 @@ def decoded(content: bytes) -> np.ndarray:
 
 
 def _of_picture(content: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         _refuse_size(image.width, image.height, len(image.getbands()))
         upright = ImageOps.exif_transpose(image)
         if upright.mode in COLOURS or "transparency" in upright.info:
@@ -76,7 +89,8 @@ def _of_tiff(content: bytes) -> np.ndarray:
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said by who asks for it
-    with tifffile.TiffFile(io.BytesIO(content)) as file:
+    # Of an image in several files each is one: tifffile would take what the others hold for black.
+    with tifffile.TiffFile(io.BytesIO(content), _multifile=False) as file:
         series = file.series[0]
         pixels = int(np.prod(series.shape))
         if pixels > LARGEST:
@@ -84,6 +98,7 @@ def _of_tiff(content: bytes) -> np.ndarray:
         in_colours = series.keyframe.photometric.name in ("PALETTE", "SEPARATED", "YCBCR", "CIELAB")
         if in_colours or (series.axes in ("YX", "YXS") and series.dtype == np.uint8):
             return _of_picture(content)
+        _refuse_bomb(content, series)
         try:
             array = np.moveaxis(series.asarray(), -1, 0) if series.axes.endswith("S") else series.asarray()
         except Exception:  # a compression that needs more than tifffile itself
@@ -91,15 +106,28 @@ def _of_tiff(content: bytes) -> np.ndarray:
     return _as_channels(array)
 
 
+def _refuse_bomb(content: bytes, series: Any) -> None:
+    """Refuse strips and tiles that unpack to more than they should have: tifffile would unpack them whole."""
+    about = series.keyframe
+    if about.compression not in UNPACKERS:
+        return
+    most = min(int(np.prod(about.chunks)), LARGEST) * about.dtype.itemsize
+    for page in filter(None, series.pages):
+        for start, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+            packed = memoryview(content)[start : start + size] if size > UNSUSPICIOUS else b""
+            if len(UNPACKERS[about.compression]().decompress(packed, most + 1)) > most:
+                raise InputError("more pixels than it says")
+
+
 def _pages(content: bytes) -> np.ndarray:
     pages, pixels = [], 0
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         for page in islice(ImageSequence.Iterator(image), MOST_CHANNELS + 1):
             pixels += page.width * page.height * len(page.getbands())
             if pixels > LARGEST:
                 raise InputError(f"more than {LARGEST:,} pixels")
             pages.append(np.asarray(page))  # at once: the iterator gives the same image again
-    return np.stack(pages)
+    return pages[0].transpose(2, 0, 1) if len(pages) == 1 and pages[0].ndim == 3 else np.stack(pages)
 
 
 def _as_channels(array: np.ndarray) -> np.ndarray:

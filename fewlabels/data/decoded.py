@@ -33,7 +33,7 @@ from fewlabels.records import usable_cores
 
 LOOKED_AT = 256
 """Images that tell what the others are like."""
-LAYOUT = 3
+LAYOUT = 4
 """Of what is kept; another is kept beside it."""
 CHUNK = 500
 """Images that a process decodes at a time; what is whole is not decoded again."""
@@ -64,7 +64,7 @@ def decoded_images(listing: Listing, folder: Path, side: int | None = None, told
 
     Args:
         listing: the images.
-        folder: where decoded images are kept, by files, their sizes and times of change.
+        folder: where decoded images are kept, by folder, files, their sizes and times of change.
         side: pixels of the longer side; None: that of the images where they are all alike and small, else ``SIDE``.
         told: progress.
 
@@ -73,7 +73,8 @@ def decoded_images(listing: Listing, folder: Path, side: int | None = None, told
         KeyboardInterrupt: after Ctrl-C; what is decoded is kept.
     """
     items = [listing.item(row) for row in range(len(listing.names))]
-    place = folder / digest(json.dumps([LAYOUT, listing.names, [_stamp(item) for item in items], side]).encode())
+    files = [str(listing.root.resolve()), listing.names, [_stamp(item) for item in items]]
+    place = folder / digest(json.dumps([LAYOUT, *files, side]).encode())
     if not (place / "form.json").is_file():
         writable_folder(place)
         looked_at = [items[row] for row in evenly_spaced(items, LOOKED_AT)]

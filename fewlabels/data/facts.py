@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from fewlabels.data.decode import TIFF, decoded
+from fewlabels.data.decode import FORMATS, TIFF, decoded
 from fewlabels.data.form import content_of
 from fewlabels.errors import InputError
 
@@ -68,5 +68,5 @@ def _format(content: bytes) -> str:
         return "TIFF"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return image.format or "unknown"

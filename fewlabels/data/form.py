@@ -31,6 +31,10 @@ STRETCHED = (0.1, 99.9)
 """Percentiles that 16-bit and float pixels are stretched between."""
 STRETCHED_BY = 2000
 """Images that these are taken of, at most."""
+BEYOND = 4
+"""Times the brightest of the model's pixels that those of another type may have."""
+FEWER_BITS = 4095
+"""Pixels of 16 bits that get no further are of 12 bits, and would be black as the high bytes of 16."""
 
 PRECISIONS = ("float32", "uint16", "uint8")
 """The most precise first."""
@@ -44,7 +48,7 @@ class Form:
     height: int
     width: int
     dtype: str
-    """uint8, uint16 or float32: as precise as the most precise of those looked at."""
+    """uint8 or uint16, as precise as the most precise of those looked at; float32 where most of them are."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -77,10 +81,20 @@ class Preparation:
         """uint8 [C, H, W] of the pixels [C', H', W'] of an image.
 
         Raises:
-            InputError: if it has other channels than gray or colour can be made of.
+            InputError: if it has other channels than gray or colour can be made of, or pixels of another range.
         """
-        image = formed(image, self.form)
-        return image if self.stretch is None else stretched(image, self.stretch)
+        as_floats = self.form.dtype == "float32" and image.dtype.kind in "bui"
+        whole = formed(image.astype(np.float32) if as_floats else image, self.form)
+        if self.stretch is None:
+            return whole
+        brightest = max(0.0, *(high for _, high in self.stretch))
+        of_another_type = image.dtype.name in PRECISIONS[1:] and image.dtype.name != self.form.dtype
+        if of_another_type and whole.max() > BEYOND * brightest:
+            raise InputError(
+                f"pixels of {image.dtype}, up to {whole.max():g} as {self.form.dtype}; those of the model's images end "
+                f"at {brightest:g}"
+            )
+        return stretched(whole, self.stretch)
 
     def as_json(self) -> str:
         """One line."""
@@ -165,7 +179,7 @@ def form_of(items: Sequence[str | bytes], side: int | None) -> tuple[Form, int]:
         InputError: if none of them can be decoded.
     """
     shapes: list[tuple[int, ...]] = []
-    dtypes = set()
+    dtypes: list[str] = []
     wrong = ""
     for place, item in enumerate(items):
         try:
@@ -174,13 +188,15 @@ def form_of(items: Sequence[str | bytes], side: int | None) -> tuple[Form, int]:
             wrong = wrong or f"{item if isinstance(item, str) else f'image {place}'}: {error}"
             continue
         shapes.append(image.shape)
-        dtypes.add(image.dtype.name)
+        dtypes.append(image.dtype.name)
     if not shapes:
         raise InputError(f"{wrong}; nor can another of the images looked at be read.")
     channels, count = np.unique([shape[0] for shape in shapes], return_counts=True)
     # Gray among colour becomes colour; of anything else the commonest.
     usual = 3 if set(channels.tolist()) == {1, 3} else int(channels[count.argmax()])
-    dtype = next(name for name in PRECISIONS if name in dtypes)
+    # Of floats nobody knows what integers among them are worth; of integers the most precise.
+    floats = 2 * dtypes.count("float32") > len(dtypes)
+    dtype = "float32" if floats else next((name for name in PRECISIONS[1:] if name in dtypes), "float32")
     heights, widths = ({shape[axis] for shape in shapes} for axis in (1, 2))
     longest = max(*heights, *widths)
     if len(heights) == len(widths) == 1 and side is None and longest <= SIDE:
@@ -194,7 +210,7 @@ def formed(image: np.ndarray, form: Form) -> np.ndarray:
     """An image [C', H', W'] in a form: scaled to fit, in the middle of its border's median, with its channels.
 
     Raises:
-        InputError: if it has other channels than gray or colour can be made of.
+        InputError: if it has other channels than gray or colour can be made of, or pixels of another range.
     """
     channels = len(image)
     if channels != form.channels:
@@ -226,8 +242,10 @@ def _precise(image: np.ndarray, dtype: str) -> np.ndarray:
     if image.dtype == np.uint8 and dtype == "uint16":
         return image.astype(np.uint16) * 257
     if image.dtype == np.uint16 and dtype == "uint8":
+        if 0 < image.max() <= FEWER_BITS:
+            raise InputError(f"pixels of 16 bits that end at {image.max():,}, the others have 8 bits")
         return (image // 257).astype(np.uint8)
-    if dtype == "float32":
+    if image.dtype.kind == "f" and dtype == "float32":
         return image.astype(np.float32)
     raise InputError(f"pixels of {image.dtype}, the others have {dtype}")
 

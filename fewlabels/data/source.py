@@ -14,7 +14,7 @@ from fewlabels.seeding import generator
 
 UNLABELLED = -1
 """The label of an image that has none: scikit-learn's convention."""
-FINGERPRINTED = 2**28
+FINGERPRINTED = 2 * 2**30
 """Bytes up to which all images make a fingerprint."""
 
 Indices = torch.Tensor | np.ndarray | slice
@@ -47,7 +47,7 @@ def evenly_spaced(source: Sized, number: int = 64) -> np.ndarray:
 
 
 def fingerprint(source: ImageSource) -> str:
-    """Number, shape and a digest of all images, or of evenly spaced ones where they are more than 256 MiB.
+    """Number, shape and a digest of all images, or of evenly spaced ones where they are more than 2 GiB.
 
     It is taken once: a source's images are not to change.
     """

@@ -9,8 +9,9 @@ from fewlabels.seeding import seed_from
 DRAWS, FEWEST_DRAWS = 1000, 100
 MOST_RATES = 100_000_000
 """Rates of confusion that are drawn in all: of more than 300 classes in fewer draws, but not below the fewest."""
-RIGHT, WRONG = 0.25, 0.25
-"""Images that each class is given beforehand, so that three that are all right do not prove everything."""
+BEFOREHAND = 2.0
+"""Images that each class is given, named right as often as those of all classes are: three that are all right do not
+prove everything."""
 LEARNING = 0.3
 """The error falls as this power of the number of labels, as kernel ridge showed: powers of 0.07 to 0.35 are common
 (Hestness et al. 2017)."""
@@ -67,13 +68,15 @@ def expected_macro_f1(
         effect: how many of the images tell as much as one, as :func:`design_effect` has it.
     """
     rng = np.random.default_rng(seed_from(seed, "estimate"))
-    classes = len(confusion)
-    prior = np.full((classes, classes), WRONG / max(1, classes - 1))
-    np.fill_diagonal(prior, RIGHT)
+    classes, counts = len(confusion), confusion / effect
+    right, unseen = np.trace(counts), confusion.sum(axis=1) == 0
     scores = np.empty(int(np.clip(MOST_RATES / classes**2, FEWEST_DRAWS, DRAWS)))
     for draw in range(len(scores)):
-        gammas = rng.standard_gamma((confusion + prior) / effect)
+        usual = rng.beta(right + 0.5, counts.sum() - right + 0.5)
+        gammas = rng.standard_gamma(counts + BEFOREHAND * _alike(usual, classes))
         rates = gammas / gammas.sum(axis=1, keepdims=True)
+        if unseen.any():  # these have something in common: they are rare, or of few groups
+            rates[unseen] = _alike(usual * rng.random(), classes)[unseen]
         if tested_on is None:
             scores[draw] = macro_f1(rates * shares[:, None])
         else:
@@ -82,6 +85,13 @@ def expected_macro_f1(
     scores = np.maximum(1 - (1 - scores) * learned_from**LEARNING - lost, 0)
     low, middle, high = np.quantile(scores, [0.025, 0.5, 0.975])
     return Estimate(float(middle), float(low), float(high))
+
+
+def _alike(right: float, classes: int) -> np.ndarray:
+    """Rates of a confusion [K, K] whose classes are all named right so often, and mistaken for each other alike."""
+    rates = np.full((classes, classes), (1 - right) / max(1, classes - 1))
+    np.fill_diagonal(rates, right)
+    return rates
 
 
 def design_effect(right: np.ndarray, groups: np.ndarray | None) -> float:

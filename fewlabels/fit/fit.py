@@ -255,9 +255,10 @@ class Fit:
 
     def _time_to_self_train(self) -> bool:
         """Whether its part of the budget is enough; a fit that goes on is told what it was told before."""
+        of_budget = self.settings.budget / self._total_weight(True)
 
         def enough() -> np.ndarray:
-            seconds = self.settings.budget * WEIGHTS["selftrain"] / self._total_weight(True)
+            seconds = of_budget * WEIGHTS["selftrain"]
             classes = len(self.pool.source.class_names)
             nothing = {"fold-0": np.zeros((len(self.pool.source), classes))}
             arm = SelfTrain(self.lab, self.settings.teacher, np.full(classes, 1 / classes), nothing)
@@ -266,6 +267,14 @@ class Fit:
         seconds, fewest, steps = self.stages.array("time-to-self-train", enough)
         if steps < fewest:
             self._note(f"selftrain: {seconds:.0f} s a fold are too few for the {fewest:.0f} steps it needs; not tried")
+            return False
+        if self.settings.backbone in ("article", self.settings.teacher):  # no slower than the teacher
+            return True
+        taught = partial(self._steps_of_a_student, "of-selftrain", of_budget * WEIGHTS["student"])
+        fewest, steps = self.stages.array("time-for-a-student", taught)
+        if steps < fewest:
+            backbone = self.settings.backbone
+            self._note(f"selftrain: {backbone} has no time for {fewest:.0f} steps as a student; not tried")
         return bool(steps >= fewest)
 
     def _time_to_learn(self, name: str, tried: dict[str, CrossFitted]) -> bool:
@@ -276,9 +285,7 @@ class Fit:
             left, fold = [arm for arm in experts if not arm.asked(self.known)], self._pool_of("fold-0")
             asking = 0.0 if self.stages.planned else sum(arm.seconds_to_ask(fold, "fold-0") for arm in left)
             seconds = self.budget.left_after(asking, sum(self._once_more(arm.name) for arm in left))
-            nothing = np.zeros((len(self.pool.unlabelled), len(self.pool.source.class_names)))
-            student = Student(self.lab, self.settings.backbone, self.pool.unlabelled, nothing)
-            return np.array([student.fewest, student.steps_in(self.pool, f"of-{name}", seconds)])
+            return self._steps_of_a_student(f"of-{name}", seconds)
 
         fewest, steps = self.stages.array(f"time-to-learn-from-{name}", enough)
         if steps < fewest:
@@ -286,6 +293,12 @@ class Fit:
                 f"{name}: too little time is left to ask it of all images and learn what it says; the next is taken"
             )
         return bool(steps >= fewest)
+
+    def _steps_of_a_student(self, part: str, seconds: float) -> np.ndarray:
+        """The fewest that it needs, and how many there is time for."""
+        nothing = np.zeros((len(self.pool.unlabelled), len(self.pool.source.class_names)))
+        student = Student(self.lab, self.settings.backbone, self.pool.unlabelled, nothing)
+        return np.array([student.fewest, student.steps_in(self.pool, part, seconds)])
 
     def _asking(self, seconds_an_image: float) -> float:
         """Seconds to ask every expert of all images, in the end and for teachers; at most half of the budget."""
@@ -362,7 +375,7 @@ class Fit:
             made = self._made(best, tried)
             if made is not None:
                 break
-        for name, warning in self.stages.warnings.items():
+        for name, warning in self.stages.warnings().items():
             self._note(f"{name}: {warning}")
         self._note(f"{best}: chosen by what the folds gave")
         assert made is not None  # supervised is always made
@@ -392,6 +405,8 @@ class Fit:
         # Where too little time is left, a network is taken that is asked beside others.
         worth_it = on_a_fold * (WORTH_IT if self.known == "fold-0" else 1.0)
         part, seconds = ("final", left) if left > worth_it else (self.known, on_a_fold)
+        if part == "fold-0":
+            self._note(f"{name}: too little time is left to train it once more, with the tenth held out")
         network = self._network(name, part, seconds)
         scale, shift = weights[name], weights[RARE] * self._rare()
         if self.without >= ENOUGH:
@@ -505,7 +520,9 @@ class Fit:
         return confusion_of(fitted.held_labels, fitted.held_logits.argmax(axis=1), classes)
 
     def _score(self, fitted: CrossFitted) -> float:
-        return float(macro_f1(self._confusion(fitted)))
+        """Macro-F1 over the classes that were held out."""
+        confusion = self._confusion(fitted)
+        return float(macro_f1(confusion)) * len(confusion) / np.count_nonzero(confusion.sum(axis=1))
 
     def _right(self, fitted: CrossFitted) -> float:
         """Share of images like the unlabelled that are named right, by those held out; one of two is added as right."""
@@ -585,8 +602,10 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
 
     def error(one: str, other: str) -> float:
         differs = is_right(tried[one]).astype(int) - is_right(tried[other])
-        apart = sums_by_group(differs, tried[one].held_groups)
-        return float(np.sqrt(np.square(apart).sum()) / len(differs))
+        # Of a rare class each image counts more, as it does in macro-F1.
+        _, classes, counts = np.unique(tried[one].held_labels, return_inverse=True, return_counts=True)
+        apart = sums_by_group(differs / counts[classes], tried[one].held_groups)
+        return float(np.sqrt(np.square(apart).sum()) / len(counts))
 
     counted = dict(scores)
     for name in ("probe", "finetune"):

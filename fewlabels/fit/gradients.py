@@ -36,10 +36,10 @@ def gradient_features(source: ImageSource) -> np.ndarray:
     and clipped. Here at two sizes of cells, beside the blurred pixels.
     """
     batch = max(1, PIXELS_AT_ONCE // math.prod(source.shape[1:]))
-    parts = [
-        _features(source.read(slice(start, start + batch)).float() / 255) for start in range(0, len(source), batch)
-    ]
-    return torch.cat(parts).numpy()
+    features = np.empty((len(source), num_features(source.shape[0])), np.float32)
+    for start in range(0, len(source), batch):
+        features[start : start + batch] = _features(source.read(slice(start, start + batch)).float() / 255).numpy()
+    return features
 
 
 def _features(images: Tensor) -> Tensor:

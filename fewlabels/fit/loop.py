@@ -93,6 +93,9 @@ class Loop:
         precision: Precision = "32-true",
     ) -> None:
         self.settings, self.steps, self.seed, self.device = settings, steps, seed, device
+        self.until: float | None = None
+        """When it is to end, by :func:`time.perf_counter`; None: when it has done its steps."""
+        self._at_most = steps
         self.half = precision == "bf16-mixed"
         self.network = network.to(device).to(memory_format=torch.channels_last).train()
         self.objective = objective.to(device)
@@ -108,22 +111,31 @@ class Loop:
     def run(self, observer: Observer, folder: Path | None = None) -> nn.Module:
         """Train to the end; returns the running average in evaluation mode, on its device.
 
-        With a folder it is saved there every minute, and goes on from where it was stopped.
+        With a folder it is saved there every minute, and goes on from where it was stopped. Where it is said when it is
+        to end, it does half to twice the steps that were planned: how many is seen after each quarter of them.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM; what was reached is saved.
         """
-        first = self._restored(folder, observer)
-        saved = time.monotonic()
+        step = first = self._restored(folder, observer)
+        planned, began, saved = self.steps, time.perf_counter(), time.monotonic()
         with observer.watch(self.steps, self.objective.images_a_step, first), stop_wish() as wish:
-            for step in range(first, self.steps):
+            while step < self.steps:
                 observer.step(step + 1, self.step(step), self.objective.told())
-                due = time.monotonic() - saved >= self.settings.checkpoint_seconds and step + 1 < self.steps
+                step += 1
+                due = time.monotonic() - saved >= self.settings.checkpoint_seconds and step < self.steps
                 if folder is not None and (wish.asked or due):
-                    self._save(folder, step + 1, observer)
+                    self._save(folder, step, observer)
                     saved = time.monotonic()
                 if wish.asked:
                     raise KeyboardInterrupt
+                quarter = step in (planned // 4, planned // 2, 3 * planned // 4)
+                if self.until is not None and quarter and step < self.steps:
+                    now = time.perf_counter()
+                    in_time = step + (self.until - now) / (now - began) * (step - first)
+                    most = min(2 * planned, self._at_most)
+                    self.steps = max(step + 1, planned // 2, int(min(in_time, most)))
+                    observer.expect(self.steps)
         network: nn.Module = self.average.module
         return network.eval()
 

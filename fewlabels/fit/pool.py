@@ -96,7 +96,7 @@ def _of_groups(labels: np.ndarray, number: int, seed: int, groups: np.ndarray) -
         return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds is spread as far as it goes
-        parts = StratifiedGroupKFold(number, shuffle=True, random_state=seed).split(labels, labels, groups)
+        parts = StratifiedGroupKFold(number, shuffle=True, random_state=seed % 2**32).split(labels, labels, groups)
         found = [_whole_groups(labels, groups, *part) for part in parts]
     return [held for held in found if len(held)]
 

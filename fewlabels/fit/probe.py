@@ -76,7 +76,7 @@ def _best(kind: Literal["knn", "logistic"], features: np.ndarray, labels: np.nda
     if folds < 2:  # nothing to choose by
         chosen, score = max(value for value in grid if value <= UNCHOSEN[kind]), float("nan")
     else:
-        splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
         # Neighbours give no likelihood worth the name; for the rest F1 is the noisier judge.
         chosen_by = features[some], labels[some]
         judge = "f1_macro" if kind == "knn" else "neg_log_loss"

@@ -42,8 +42,6 @@ class Stages:
         paces: Mapping[str, float] | None = None,
     ) -> None:
         self.folder, self.observer, self.device = folder / "stages", observer, device
-        self.warnings: dict[str, str] = {}
-        """Of trainings that have ended, by name."""
         self.planned = paces is not None
         """Whether steps follow from seconds alone, whatever the clock says."""
         self._paces: dict[str, float] = dict(paces or {})
@@ -75,8 +73,6 @@ class Stages:
         name = f"{arm}-{part}"
         weights, plan, checkpoints = (self.folder / f"{name}{end}" for end in (".safetensors", ".json", "-checkpoints"))
         if weights.is_file():
-            with refusing_damage(plan):
-                self._heed(name, json.loads(plan.read_text()).get("warning", ""))
             return self._read(weights)
         until = time.perf_counter() + seconds
         training = loop()
@@ -92,7 +88,6 @@ class Stages:
         finally:
             self._note(plan, training)
             self.tick()
-        self._heed(name, training.objective.warning())
         if not isinstance(network, Classifier):
             raise TypeError("a stage's network is a classifier")
         if not self.planned:
@@ -123,11 +118,17 @@ class Stages:
             return max(1, int(seconds / self._paces[arm]))
         if arm not in self._paces:
             self._paces[arm] = training.seconds_a_step()
+        training.until = until  # other work may slow the machine down
         return max(1, int((until - time.perf_counter()) / self._paces[arm]))
 
-    def _heed(self, name: str, warning: str) -> None:
-        if warning:
-            self.warnings[name] = warning
+    def warnings(self) -> dict[str, str]:
+        """Of trainings that were finished by this start or an earlier one, by their names."""
+        found = {}
+        for weights in sorted(self.folder.glob("*.safetensors")):
+            plan = weights.with_suffix(".json")
+            with refusing_damage(plan):
+                found[weights.stem] = json.loads(plan.read_text()).get("warning", "")
+        return {name: warning for name, warning in found.items() if warning}
 
     @staticmethod
     def _note(plan: Path, training: Loop) -> None:

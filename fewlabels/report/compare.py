@@ -213,6 +213,7 @@ def _methods(pretrainings: list[dict[str, Any]]) -> list[dict[str, Any]]:
         verdicts = [(run["name"], str(line)) for run in runs for line in run["verdicts"]]
         seconds = sum(run["seconds"] for run in runs) / len(runs)
         told = {"name": method, "runs": len(runs), "epochs": _range([run["epochs"] for run in runs])}
+        told |= {"judged": all(run.get("judged", True) for run in runs)}  # files of earlier versions do not say
         methods.append({**told, "duration": _duration(seconds), "charts": pictures, "verdicts": verdicts})
     return methods
 

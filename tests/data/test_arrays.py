@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewlabels.data.arrays import arrays_listed
+from fewlabels.data.arrays import arrays_listed, arrays_read
 from fewlabels.errors import InputError
 
 
@@ -110,3 +110,10 @@ def test_a_torn_file_is_refused(tmp_path: Path, name):
     (tmp_path / name).write_bytes(b"PK\3\4 torn")
     with pytest.raises(InputError, match="not a whole"):
         arrays_listed(tmp_path / name)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_channels_may_be_last(tmp_path: Path, channels):
+    images = np.arange(2 * 32 * 32 * channels, dtype=np.uint16).reshape(2, 32, 32, channels)
+    found, _ = arrays_read(saved(tmp_path / "last.npz", images=images))
+    assert np.array_equal(found, images.transpose(0, 3, 1, 2))

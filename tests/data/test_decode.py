@@ -1,4 +1,7 @@
 import io
+import lzma
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -133,3 +136,49 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch, write):
     monkeypatch.setattr(decode, "LARGEST", 1000)
     with pytest.raises(InputError, match="pixels, more than 1,000"):
         decoded(write(np.zeros((64, 64), np.uint8)))
+
+
+def test_an_image_in_several_files_is_not_filled_up_with_black(gray):
+    """As Bio-Formats writes them: each file has one plane, and names the others."""
+    planes = "".join(
+        f'<TiffData IFD="0" FirstC="{c}" PlaneCount="1"><UUID FileName="{c}.ome.tif">urn:uuid:{c}</UUID></TiffData>'
+        for c in range(3)
+    )
+    of_pixels = 'ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="28" SizeY="28" SizeC="3" SizeZ="1" SizeT="1"'
+    ome = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:0">'
+        f'<Image ID="Image:0"><Pixels {of_pixels}>{planes}</Pixels></Image></OME>'
+    )
+    one = tiff(gray.astype(np.uint16) * 9, description=ome, metadata=None)
+    assert np.array_equal(decoded(one), gray[None].astype(np.uint16) * 9)
+
+
+def test_no_program_is_run_for_an_image():
+    with pytest.raises(InputError, match="not an image"):
+        decoded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+
+
+@pytest.mark.parametrize("compression", [8, 34925])
+def test_a_strip_that_unpacks_to_more_than_its_pixels_is_refused(compression):
+    packed = {8: zlib.compress, 34925: lzma.compress}[compression](bytes(110_000_000))
+    packed += bytes(decode.UNSUSPICIOUS)  # more than a small strip
+    tags = [(256, 4, 64), (257, 4, 64), (258, 3, 16), (259, 3, compression), (262, 3, 1), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 4, 64), (279, 4, len(packed))]
+    directory = struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHII", tag, kind, 1, of) for tag, kind, of in tags
+    )
+    content = b"II*\x00" + struct.pack("<I", 8 + len(packed)) + packed + directory + bytes(4)
+    with pytest.raises(InputError, match="more pixels than it says"):
+        decoded(content)
+
+
+def test_packed_strips_are_unpacked(gray, monkeypatch):
+    monkeypatch.setattr(decode, "UNSUSPICIOUS", 10)
+    precise = gray.astype(np.uint16) * 200
+    assert np.array_equal(
+        decoded(saved(Image.fromarray(precise), "TIFF", compression="tiff_adobe_deflate"))[0], precise
+    )
+
+
+def test_one_page_of_colours_is_one_image(colour):
+    assert np.array_equal(decode._pages(saved(Image.fromarray(colour), "TIFF")), colour.transpose(2, 0, 1))

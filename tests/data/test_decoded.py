@@ -238,3 +238,13 @@ def is_there(process: int) -> bool:
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2] if Path("/proc").exists() else True
+
+
+def test_a_folder_like_another_is_not_taken_for_it(fmnist, tmp_path: Path):
+    """Two plates, unpacked from an archive: names, sizes and times are the same."""
+    for plate, pixels in (("a", fmnist.train.images[0, 0]), ("b", 255 - fmnist.train.images[0, 0])):
+        (tmp_path / plate).mkdir()
+        Image.fromarray(pixels).save(tmp_path / plate / "0.bmp")
+        os.utime(tmp_path / plate / "0.bmp", (0, 0))
+    first, second = (decoded_images(listed(tmp_path / plate), tmp_path / "cache") for plate in "ab")
+    assert np.array_equal(first.source.images, 255 - second.source.images)

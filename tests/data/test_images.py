@@ -106,3 +106,44 @@ def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path, monkeypatch):
     (batch,) = image_batches(tmp_path / "table.csv", GRAY)
     assert batch.wrong == {0: "not a file", 1: "0 MiB, more than 0"}
     assert [name for images in image_batches(tmp_path, GRAY) for name in images.names] == ["large.png"]
+
+
+@pytest.mark.parametrize(
+    ("form", "brightest", "image", "said"),
+    [
+        (
+            "float32",
+            1.0,
+            np.full((1, 8, 8), 200, np.uint8),
+            "uint8, up to 200 as float32; those of the model's images end at 1",
+        ),
+        ("float32", 1.0, np.full((1, 8, 8), 200, np.uint16), "end at 1"),
+        ("uint16", 4000.0, np.full((1, 8, 8), 200, np.uint8), "end at 4000"),
+        ("uint8", None, np.full((1, 8, 8), 4000, np.uint16), "16 bits that end at 4,000"),
+        ("float32", 255.0, np.full((1, 8, 8), 200, np.uint8), None),
+        ("float32", 4000.0, np.full((1, 8, 8), 4095, np.uint16), None),
+        ("uint16", 60000.0, np.full((1, 8, 8), 200, np.uint8), None),
+        ("uint8", None, np.full((1, 8, 8), 51400, np.uint16), None),
+        ("uint8", None, np.zeros((1, 8, 8), np.uint16), None),
+        ("float32", 1.0, np.full((1, 8, 8), 9.0, np.float32), None),
+    ],
+)
+def test_pixels_of_another_range_are_refused_not_made_white_or_black(form, brightest, image, said):
+    of = Preparation(Form(1, 8, 8, form), None if brightest is None else ((0.0, brightest),))
+    if said is None:
+        expected = round(255 * min(1.0, image[0, 0, 0] / (brightest or 65535) * (257 if form == "uint16" else 1)))
+        assert (of.of_array(image) == expected).all()
+    else:
+        with pytest.raises(InputError, match=said):
+            of.of_array(image)
+
+
+def test_an_array_with_a_strange_image_is_read_but_for_it(tmp_path: Path):
+    images = np.zeros((3, 8, 8), np.uint8)
+    images[1] = 200
+    np.save(tmp_path / "some.npy", images)
+    seen: list[np.ndarray] = []
+    of_floats = Preparation(Form(1, 8, 8, "float32"), ((0.0, 1.0),))
+    (batch,) = image_batches(tmp_path / "some.npy", of_floats, seen.append)
+    assert (batch.read, list(batch.wrong)) == ([0, 2], [1])
+    assert [image.max() for image in seen] == [0, 0]

@@ -104,6 +104,24 @@ def test_a_class_that_could_not_be_held_out_is_unknown_not_wrong():
     assert known.high > 0.95
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_many_classes_of_few_images_are_foretold_without_a_bias(seed):
+    """Of 100 classes of which each is named right nine times of ten, three images each were held out."""
+    right = np.random.default_rng(seed).binomial(3, 0.9, 100)
+    confusion = np.diag(right) + np.roll(np.diag(3 - right), 1, axis=1)
+    found = expected_macro_f1(confusion, np.full(100, 0.01), seed)
+    assert abs(found.macro_f1 - right.mean() / 3) < 0.015
+    assert 0.03 < found.high - found.low < 0.09
+
+
+def test_images_of_few_patients_leave_numbers():
+    """So many images count as one that a class seen in one of them has a hundredth."""
+    confusion = np.diag([100, 200, 1, 0])
+    for tested_on in (None, 50):
+        found = expected_macro_f1(confusion, np.full(4, 0.25), tested_on=tested_on, effect=150.0)
+        assert 0 <= found.low < found.high <= 1
+
+
 def test_shares_decide_what_a_mistake_costs():
     """Every tenth of the first class is called the second: little where the first is rare."""
     confusion = np.array([[90, 10], [0, 100]])

@@ -15,6 +15,7 @@ from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted, heard, preferred
 from fewlabels.fit.loop import Loop
 from fewlabels.fit.objectives import SelfTrainingSettings
 from fewlabels.fit.pool import Pool
+from fewlabels.fit.stages import Stages
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import save_backbone, save_classifier
@@ -568,6 +569,31 @@ def test_pretrained_weights_have_to_prove_themselves(name, wrong, first):
     scores = {"supervised": 0.8, name: 1 - wrong / 100}
     assert preferred(scores, tried)[0] == {"supervised": "supervised", "pretrained": name}[first]
     assert preferred({**scores, "committee": 0.81}, tried)[0] == ("committee" if first == "supervised" else name)
+
+
+def test_one_image_of_a_rare_class_proves_nothing():
+    """A probe names one of its two, which is a quarter of macro-F1."""
+    source = ArraySource(np.zeros((100, 1, 1, 1), np.uint8), np.repeat([0, 1], [98, 2]), ("a", "b"))
+    pool = Pool.of(source)
+    nothing, one = (
+        CrossFitted(pool, [np.arange(100)], [np.eye(2)[np.repeat([0, 1], [n, 100 - n])]]) for n in (100, 99)
+    )
+    assert preferred({"supervised": 0.5, "probe": 0.75}, {"supervised": nothing, "probe": one})[0] == "supervised"
+
+
+def test_warnings_of_an_earlier_start_are_told(tmp_path: Path):
+    stages = Stages(tmp_path, {}, Observer, torch.device("cpu"))
+    for name, warning in (("selftrain-fold-0", "late drop"), ("supervised-all", "")):
+        (stages.folder / f"{name}.safetensors").touch()
+        (stages.folder / f"{name}.json").write_text(json.dumps({"steps": 3, "warning": warning}))
+    assert stages.warnings() == {"selftrain-fold-0": "late drop"}
+
+
+def test_a_backbone_that_has_no_time_as_a_student_has_no_teacher(shortest, monkeypatch, fmnist, tmp_path: Path):
+    monkeypatch.setattr(fit.Student, "fewest", 10**9)
+    made = fitted(pool_of(fmnist), tmp_path, backbone="small")
+    assert "selftrain" not in made.tried
+    assert any("small has no time for" in line for line in made.said)
 
 
 def test_of_patients_they_have_to_prove_themselves_on_each():

@@ -1,11 +1,13 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from fewlabels.fit import loop as module
 from fewlabels.fit.loop import Loop, LoopSettings, Objective
 from fewlabels.observe import Observer
 
@@ -91,3 +93,27 @@ def test_what_is_told_stands_on_the_bar():
 
     Loop(network(), Telling(), LoopSettings(), 3, 0).run(Watching("test"))
     assert told == ["at 1", "at 2", "at 3"]
+
+
+@pytest.mark.parametrize(("times", "steps"), [(1.0, 40), (1.25, 32), (100.0, 20), (0.75, 53), (0.01, 80)])
+def test_steps_are_planned_anew_by_what_they_take(monkeypatch, times, steps):
+    """Forty were planned for forty seconds; each takes so many times one."""
+    now = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0]))
+
+    class Taking(Distance):
+        def forward(self, student, teacher, step):
+            now[0] += times
+            return super().forward(student, teacher, step)
+
+    run = Loop(network(), Taking(), LoopSettings(), 100, 0)
+    run.steps, run.until = 40, 40.0
+    run.run(Observer("test"))
+    assert (run.steps, int(run.objective.count)) == (steps, steps)
+
+
+def test_no_more_steps_than_are_of_use():
+    run = Loop(network(), Distance(), LoopSettings(), 12, 0)
+    run.until = float("inf")
+    run.run(Observer("test"))
+    assert run.steps == 12

@@ -116,6 +116,10 @@ def test_what_the_guard_said(opened, written):
     assert page.locator(".guard").inner_text() == f"mocov2, pair 3 {line}"
     page, _, _ = opened(written())
     assert "nothing found" in page.locator("#pretraining").inner_text()
+    for run in result["pretrainings"]:
+        run |= {"verdicts": [], "judged": False}
+    page, _, _ = opened(written(result))
+    assert "Too short for the collapse guard" in page.locator("#pretraining").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
