@@ -382,16 +382,26 @@ RARE = "rare"
 
 
 def pooled(experts: Mapping[str, CrossFitted]) -> CrossFitted:
-    """All of them as one, each as much as it helps on held-out images; calibrated, and no class at a disadvantage."""
+    """All of them as one, each as much as it helps on held-out images; calibrated, and no class at a disadvantage.
+
+    What a fold says is weighed by what the others held out, so that its own labels judge the weights, too. A part that
+    is held out alone is large enough for both.
+    """
     first = next(iter(experts.values()))
     rare = rarity(first.pool.labels, first.logits[0].shape[1])
-    weights, of_rare = pool_weights([expert.held_logits for expert in experts.values()], first.held_labels, rare)
-    named = dict(zip(experts, weights.tolist(), strict=True)) | {RARE: of_rare}
-    logits = [
-        weighted({name: of.logits[fold] for name, of in experts.items()} | {RARE: rare}, named)
-        for fold in range(len(first.parts))
-    ]
-    return CrossFitted(first.pool, first.parts, logits, named)
+    fold_of = np.repeat(np.arange(len(first.parts)), [len(part) for part in first.parts])
+
+    def weights_by(held: np.ndarray) -> dict[str, float]:
+        said = [expert.held_logits[held] for expert in experts.values()]
+        weights, of_rare = pool_weights(said, first.held_labels[held], rare)
+        return dict(zip(experts, weights.tolist(), strict=True)) | {RARE: of_rare}
+
+    by_all = weights_by(np.ones(len(fold_of), bool))
+    logits = []
+    for fold in range(len(first.parts)):
+        weights = by_all if len(first.parts) == 1 else weights_by(fold_of != fold)
+        logits.append(weighted({name: of.logits[fold] for name, of in experts.items()} | {RARE: rare}, weights))
+    return CrossFitted(first.pool, first.parts, logits, by_all)
 
 
 def weighted(logits: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:

@@ -63,6 +63,8 @@ WEIGHTS = {
     **{"teacher": 18.0, "student": 4.0, "final": 3.0},
 }
 """What one training of each may take of the time, relative to the others."""
+TRAINED = ("supervised", "finetune")
+"""What takes the time that it is given."""
 TAUGHT = ("committee", "selftrain", "kernel", "propagate")
 """What ends in a student."""
 FEW = 50
@@ -314,7 +316,7 @@ class Fit:
         return len(self.parts) * folds + once
 
     def _on_a_fold(self, expert: str) -> float:
-        alone = self.known == "fold-0" and expert in ("supervised", "finetune")
+        alone = self.known == "fold-0" and expert in TRAINED
         return WEIGHTS[expert] * (ALONE if alone else 1.0)
 
     def _once_more(self, expert: str) -> float:
@@ -326,10 +328,16 @@ class Fit:
         tried: dict[str, CrossFitted] = {}
         said: dict[str, CrossFitted] = {}
         rows = None if self.teaches else self.pool.labelled  # teachers need a word on all images, from every fold
-        for name in self.experts:
+        # First those that take what they take, so that the others share what is left.
+        for name in sorted(self.experts, key=TRAINED.__contains__):
+            if name == "supervised" and "kernel" in said and not self.stages.planned:
+                fold = self._pool_of("fold-0")
+                self.budget.kept = min(self.settings.budget / 4, self._arm("kernel").seconds_to_ask(fold, "fold-0"))
             seconds = partial(self.budget.share, self._on_a_fold(name))
             said[name] = cross_fit(self._arm(name), self.pool, self.parts, seconds, rows)
             self._tell(name, tried, pooled({name: said[name]}))
+        tried, said = ({name: of[name] for name in self.experts} for of in (tried, said))
+        self.budget.kept = 0.0
         if self.together:
             self._tell("committee", tried, pooled(said))
         if self.teaches:
@@ -628,6 +636,8 @@ class Budget:
     def __init__(self, seconds: float, weights: float, planned: bool = False) -> None:
         self._until, self._weights = time.monotonic() + seconds, weights
         self._planned = seconds if planned else None
+        self.kept = 0.0
+        """Seconds that are not handed out for now: what they are for takes what it takes."""
 
     def share(self, weight: float) -> float:
         """Seconds for a part of this weight, which begins now; of an infinite one: all."""
@@ -642,7 +652,7 @@ class Budget:
         return max(0.0, self._left() - seconds) * max(0.0, 1 - weight / self._weights)
 
     def _left(self) -> float:
-        return max(0.0, self._until - time.monotonic() if self._planned is None else self._planned)
+        return max(0.0, (self._until - time.monotonic() if self._planned is None else self._planned) - self.kept)
 
 
 def calibrated(network: Classifier, scale: float, shift: np.ndarray, absent: np.ndarray) -> Classifier:

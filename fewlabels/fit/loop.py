@@ -95,7 +95,6 @@ class Loop:
         self.settings, self.steps, self.seed, self.device = settings, steps, seed, device
         self.until: float | None = None
         """When it is to end, by :func:`time.perf_counter`; None: when it has done its steps."""
-        self._at_most = steps
         self.half = precision == "bf16-mixed"
         self.network = network.to(device).to(memory_format=torch.channels_last).train()
         self.objective = objective.to(device)
@@ -112,7 +111,7 @@ class Loop:
         """Train to the end; returns the running average in evaluation mode, on its device.
 
         With a folder it is saved there every minute, and goes on from where it was stopped. Where it is said when it is
-        to end, it does half to twice the steps that were planned: how many is seen after each quarter of them.
+        to end, it does at least half of the steps that were planned: how many is seen after each quarter of them.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM; what was reached is saved.
@@ -133,8 +132,7 @@ class Loop:
                 if self.until is not None and quarter and step < self.steps:
                     now = time.perf_counter()
                     in_time = step + (self.until - now) / (now - began) * (step - first)
-                    most = min(2 * planned, self._at_most)
-                    self.steps = max(step + 1, planned // 2, int(min(in_time, most)))
+                    self.steps = max(step + 1, planned // 2, int(min(in_time, planned)))
                     observer.expect(self.steps)
         network: nn.Module = self.average.module
         return network.eval()

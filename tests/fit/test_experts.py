@@ -8,8 +8,10 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
+from fewlabels.fit.arms import CrossFitted, pooled
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
 from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out_error, kernel_ridge
+from fewlabels.fit.pool import Pool
 from fewlabels.fit.propagation import ALPHA, neighbour_graph, propagated
 
 
@@ -116,3 +118,21 @@ def test_labels_that_spread_beat_kernel_ridge_where_they_are_few(fmnist):
     ridge = kernel_ridge(features, rows, source.labels[rows], 10).argmax(axis=1)
     scores = [f1_score(source.labels, named, average="macro") for named in (spread, ridge)]
     assert scores[0] > scores[1] + 0.02
+
+
+def test_what_a_fold_says_is_not_weighed_by_its_own_labels():
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    logits = [[rng.normal(size=(30, 3)) + np.eye(3)[labels] for _ in range(2)] for _ in range(2)]
+    parts = [np.arange(15), np.arange(15, 30)]
+    other = labels.copy()
+    other[:15] = np.roll(labels[:15], 1)  # as many of each class
+
+    def all_together(labels: np.ndarray) -> CrossFitted:
+        pool = Pool.of(ArraySource(np.zeros((30, 1, 1, 1), np.uint8), labels, ("a", "b", "c")))
+        return pooled({name: CrossFitted(pool, parts, of) for name, of in zip("xy", logits, strict=True)})
+
+    first, second = all_together(labels), all_together(other)
+    assert np.array_equal(first.logits[0], second.logits[0])
+    assert not np.array_equal(first.logits[1], second.logits[1])
+    assert first.weights != second.weights

@@ -58,10 +58,12 @@ def untrained(arm, pool, part, seconds):
 
 
 def later_is_better(monkeypatch) -> None:
-    """What is tried last is taken, whatever it gives."""
+    """What is tried last is taken, whatever it gives; the baseline never, though its training comes after others."""
     tried: list[CrossFitted] = []
 
     def score(self, fitted) -> float:
+        if fitted.weights.keys() == {"supervised", arms.RARE}:
+            return -0.1
         if not any(fitted is before for before in tried):
             tried.append(fitted)
         return 0.1 * next(place for place, before in enumerate(tried) if before is fitted)
@@ -157,7 +159,7 @@ def test_where_a_student_would_have_no_time_the_baseline_has_it_all(short, monke
 
 
 def test_asking_is_counted_before_a_student_is_given_time(shortest, monkeypatch, fmnist, tmp_path: Path):
-    """Kernel ridge takes three seconds a fold, and one to be asked of 100 of the 400 images."""
+    """Kernel ridge takes three seconds a fold, and one to be asked of 100 of the 400 images, which is tried twice."""
     pool, now, given = pool_of(fmnist), [0.0], {}
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr("time.monotonic", lambda: now[0])
@@ -173,7 +175,7 @@ def test_asking_is_counted_before_a_student_is_given_time(shortest, monkeypatch,
     later_is_better(monkeypatch)
     fitted(pool, tmp_path, strategy="kernel", budget=30.0)
     its_own_part = 0.2 / 3
-    assert given == {"of-kernel": pytest.approx((30.0 - 9.0 - 1.0 - 4.0) * (1 - its_own_part))}
+    assert given == {"of-kernel": pytest.approx((30.0 - 9.0 - 1.0 - 1.0 - 4.0) * (1 - its_own_part))}
 
 
 def test_where_every_image_has_a_label_nothing_is_left_to_self_training(shortest, fmnist, tmp_path: Path):
@@ -483,7 +485,7 @@ def test_no_training_gets_more_than_its_share_of_the_time(
         f"{name}-fold-{n}": weight * 10.0 for name, weight in (("supervised", 1), ("selftrain", 2)) for n in range(3)
     }
     expected |= {"selftrain-all": 180.0, "student-of-selftrain": student}
-    assert {name: given[name] for name in expected} == pytest.approx(expected)
+    assert {name: given[name] for name in expected} == pytest.approx(expected, rel=1e-3)  # asking takes true time
 
 
 def test_a_trial_is_of_the_budget(monkeypatch, fmnist, tmp_path: Path):
