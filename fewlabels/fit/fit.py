@@ -255,6 +255,21 @@ class Fit:
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 
+    def _time_to_finetune(self) -> bool:
+        """Whether its part is enough, where it is one of several that share the time of a single fold."""
+        if self.settings.strategy == "finetune" or self.known == "all":
+            return True
+        seconds = self.budget.part(self._on_a_fold("finetune"))
+
+        def steps() -> np.ndarray:  # each takes as long as one of supervised training
+            supervised = Supervised(self.lab, self.settings.backbone)
+            return np.array(supervised.steps_in(self._pool_of("fold-0"), "fold-0", seconds))
+
+        enough = int(self.stages.array("time-to-finetune", steps)) >= FineTune.fewest
+        if not enough:
+            self._note(f"finetune: {seconds:.0f} s are too few for the {FineTune.fewest:,} steps it needs; not tried")
+        return enough
+
     def _time_to_self_train(self) -> bool:
         """Whether its part of the budget is enough; a fit that goes on is told what it was told before."""
         of_budget = self.settings.budget / self._total_weight(True)
@@ -330,12 +345,12 @@ class Fit:
         rows = None if self.teaches else self.pool.labelled  # teachers need a word on all images, from every fold
         # First those that take what they take, so that the others share what is left.
         for name in sorted(self.experts, key=TRAINED.__contains__):
-            if name == "supervised" and "kernel" in said and not self.stages.planned:
-                fold = self._pool_of("fold-0")
-                self.budget.kept = min(self.settings.budget / 4, self._arm("kernel").seconds_to_ask(fold, "fold-0"))
-            seconds = partial(self.budget.share, self._on_a_fold(name))
-            said[name] = cross_fit(self._arm(name), self.pool, self.parts, seconds, rows)
-            self._tell(name, tried, pooled({name: said[name]}))
+            if name == "supervised":
+                self._plan_networks()
+            if name in self.experts:
+                seconds = partial(self.budget.share, self._on_a_fold(name))
+                said[name] = cross_fit(self._arm(name), self.pool, self.parts, seconds, rows)
+                self._tell(name, tried, pooled({name: said[name]}))
         tried, said = ({name: of[name] for name in self.experts} for of in (tried, said))
         self.budget.kept = 0.0
         if self.together:
@@ -343,6 +358,15 @@ class Fit:
         if self.teaches:
             self._self_train(tried)
         return tried
+
+    def _plan_networks(self) -> None:
+        """Divide what is left when all else has been tried."""
+        if "kernel" in self.experts and not self.stages.planned:
+            to_ask = self._arm("kernel").seconds_to_ask(self._pool_of("fold-0"), "fold-0")
+            self.budget.kept = min(self.settings.budget / 4, to_ask)
+        if "finetune" in self.experts and not self._time_to_finetune():
+            self.budget.forgo(self._on_a_fold("finetune"))
+            self.experts.remove("finetune")
 
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
         committee = tried["committee"]
@@ -641,11 +665,19 @@ class Budget:
 
     def share(self, weight: float) -> float:
         """Seconds for a part of this weight, which begins now; of an infinite one: all."""
-        seconds = self._left() * min(1.0, weight / self._weights)
-        self._weights = max(self._weights - weight, 1e-9)
+        seconds = self.part(weight)
+        self.forgo(weight)
         if self._planned is not None:
             self._planned -= seconds
         return seconds
+
+    def part(self, weight: float) -> float:
+        """What :meth:`share` would hand out."""
+        return self._left() * min(1.0, weight / self._weights)
+
+    def forgo(self, weight: float) -> None:
+        """A part of this weight is not wanted; the others share its time."""
+        self._weights = max(self._weights - weight, 1e-9)
 
     def left_after(self, seconds: float, weight: float) -> float:
         """Seconds that are left after some that are not planned, and after parts of this weight together."""

@@ -93,6 +93,7 @@ class Loop:
         precision: Precision = "32-true",
     ) -> None:
         self.settings, self.steps, self.seed, self.device = settings, steps, seed, device
+        self._at_most = steps
         self.until: float | None = None
         """When it is to end, by :func:`time.perf_counter`; None: when it has done its steps."""
         self.half = precision == "bf16-mixed"
@@ -111,13 +112,14 @@ class Loop:
         """Train to the end; returns the running average in evaluation mode, on its device.
 
         With a folder it is saved there every minute, and goes on from where it was stopped. Where it is said when it is
-        to end, it does at least half of the steps that were planned: how many is seen after each quarter of them.
+        to end, it is seen on the way how many steps it does: at least half of those that were planned.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM; what was reached is saved.
         """
         step = first = self._restored(folder, observer)
-        planned, began, saved = self.steps, time.perf_counter(), time.monotonic()
+        planned, look_at = self.steps, first + -(-(self.steps - first) // 4)
+        began, saved = time.perf_counter(), time.monotonic()
         with observer.watch(self.steps, self.objective.images_a_step, first), stop_wish() as wish:
             while step < self.steps:
                 observer.step(step + 1, self.step(step), self.objective.told())
@@ -128,11 +130,11 @@ class Loop:
                     saved = time.monotonic()
                 if wish.asked:
                     raise KeyboardInterrupt
-                quarter = step in (planned // 4, planned // 2, 3 * planned // 4)
-                if self.until is not None and quarter and step < self.steps:
+                if self.until is not None and look_at <= step < self.steps:
                     now = time.perf_counter()
                     in_time = step + (self.until - now) / (now - began) * (step - first)
-                    self.steps = max(step + 1, planned // 2, int(min(in_time, planned)))
+                    self.steps = max(step + 1, planned // 2, int(min(in_time, self._at_most)))
+                    look_at = step + -(-(self.steps - step) // 3)
                     observer.expect(self.steps)
         network: nn.Module = self.average.module
         return network.eval()

@@ -602,3 +602,25 @@ def test_of_patients_they_have_to_prove_themselves_on_each():
     patients = np.arange(100) // 10
     tried = {"supervised": hundred(range(20), patients), "probe": hundred(range(20, 28), patients)}
     assert preferred({"supervised": 0.8, "probe": 0.92}, tried)[0] == "supervised"
+
+
+@pytest.mark.parametrize("fewest", [0, 10**9])
+def test_finetuning_gives_its_time_to_others_where_it_has_too_little(fewest, shortest, monkeypatch, fmnist, tmp_path):
+    monkeypatch.setattr("fewlabels.fit.pool.MANY", 100)
+    monkeypatch.setattr(fit.FineTune, "fewest", fewest)
+    monkeypatch.setattr(fit.SelfTrain, "fewest", 10**9)
+    save_backbone(ArticleBackbone(), tmp_path / "backbone.safetensors", "article")
+    given: dict[str, float] = {}
+    of_arm = fit.Supervised.train
+
+    def train(arm, pool, part, seconds):
+        given.setdefault(part, seconds)
+        return of_arm(arm, pool, part, seconds)
+
+    monkeypatch.setattr(fit.Supervised, "train", train)
+    pool = pool_of(fmnist, labels=200)
+    made = fitted(pool, tmp_path / "fit", start_from=str(tmp_path / "backbone.safetensors"), budget=1000.0)
+    assert ("finetune" in made.tried) == (fewest == 0)
+    assert any("finetune: " in line and "too few" in line for line in made.said) == (fewest > 0)
+    weights = 3.0 + 4.0 + (3.0 if fewest == 0 else 0.0)
+    assert given["fold-0"] == pytest.approx(1000 * 3.0 / weights, rel=0.1)

@@ -95,7 +95,7 @@ def test_what_is_told_stands_on_the_bar():
     assert told == ["at 1", "at 2", "at 3"]
 
 
-@pytest.mark.parametrize(("times", "steps"), [(1.0, 40), (1.25, 32), (100.0, 20), (0.5, 40)])
+@pytest.mark.parametrize(("times", "steps"), [(1.0, 40), (1.25, 32), (100.0, 20), (0.5, 80), (0.01, 100)])
 def test_steps_are_planned_anew_by_what_they_take(monkeypatch, times, steps):
     """Forty were planned for forty seconds; each takes so many times one."""
     now = [0.0]
