@@ -10,6 +10,7 @@ Strategies but the supervised one start from five minutes of pretraining, except
 - the names of ``HARD``: few labels of some classes, none of one, and images of no class among the unlabelled.
 """
 
+import json
 import shutil
 import sys
 import time
@@ -108,6 +109,9 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
         names = ("estimate", "estimate_low", "estimate_high")
         row |= {name: round(value, 4) for name, value in zip(names, fitted.estimate, strict=True)}
     row["tried"] = {name: round(score, 4) for name, score in fitted.tried.items()}
+    # How fast the machine was while this was measured.
+    plans = {file.stem: json.loads(file.read_text()) for file in sorted((folder / "stages").glob("*-*.json"))}
+    row["steps"] = {name: plan["steps"] for name, plan in plans.items()}
     shutil.rmtree(folder)
     return {**row, "seconds": seconds, "threads": torch.get_num_threads()}
 
