@@ -5,7 +5,7 @@ No label is read. The thresholds were set on runs whose seeds are not those of `
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -101,9 +101,9 @@ class Verdict:
         return self.line
 
 
-def long_enough(steps: int) -> bool:
-    """Whether a run of so many steps is judged for more than divergence, which takes two looks."""
-    return steps >= FIRST_VERDICT + LOOK_EVERY
+def judged(readings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a run with these readings was long enough to be judged for more than divergence: that takes two looks."""
+    return any(reading["step"] >= FIRST_VERDICT + LOOK_EVERY for reading in readings)
 
 
 class Guard:

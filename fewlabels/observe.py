@@ -259,7 +259,7 @@ class Observer:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Pass scalars on to the logger, under this training's name."""

@@ -43,7 +43,7 @@ def article(
 
     at_least("--seeds", seeds)
     plan = QUICK if quick else ArticlePlan()
-    console = Console()
+    console = Console(markup=False)
     writable_folder(out)
     torch_device = device_of(device)
     splits = fashion_mnist(data, say=console.print)
@@ -66,4 +66,4 @@ def article(
     console.print(table)
     for claim in gathered["claims"]:
         console.print(f"- {claim}")
-    console.print(f"Report: {report}", soft_wrap=True, markup=False)
+    console.print(f"Report: {report}", soft_wrap=True)

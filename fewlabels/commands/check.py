@@ -56,7 +56,7 @@ def check(
     if size is not None:
         at_least("--size", size, 8)
     prefix = None if fix is None else _prefix(fix, Path(dataset))
-    console = Console()
+    console = Console(markup=False)
     writable_folder(out)
     with saying_how_to_go_on(), counting(console, "reading", "files") as told:
         looked = looked_at(dataset, data, size, console.print, told)
@@ -75,8 +75,8 @@ def check(
             writer.writerow(HEAD)
             writer.writerows(rows)
         said = f"{len(rows):,} of {len(looked.listing.names):,} images are in {fix}. Go on with: {fit_of(fix)}"
-        console.print(said, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"Report: {report}", soft_wrap=True, markup=False)
+        console.print(said, soft_wrap=True, highlight=False)
+    console.print(f"Report: {report}", soft_wrap=True)
 
 
 def _prefix(fix: Path, data: Path) -> PurePosixPath:

@@ -88,7 +88,7 @@ def compare(
         tuple(methods.split(",")),
         weights=backbone_file(start_from),
     )
-    console = Console()
+    console = Console(markup=False)
     torch_device = device_of(device)
     found = opened_data(dataset, data, console, TESTED, size)
     train, test = found.train, found.test
@@ -130,7 +130,7 @@ def compare(
     console.print(result["verdict"], highlight=False)
     with saying_how_to_go_on():
         write_panels(bench, found.names)
-    console.print(f"Report: {write_compare_report(out)}", soft_wrap=True, markup=False)
+    console.print(f"Report: {write_compare_report(out)}", soft_wrap=True)
 
 
 def report(
@@ -142,7 +142,7 @@ def report(
     """
     from fewlabels.report.compare import write_compare_report
 
-    Console().print(f"Report: {write_compare_report(run)}", soft_wrap=True)
+    Console(markup=False).print(f"Report: {write_compare_report(run)}", soft_wrap=True)
 
 
 def _engine(name: str) -> "Engine":

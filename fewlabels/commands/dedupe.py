@@ -25,11 +25,8 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
     """
     import numpy as np
 
-    from fewlabels.data.arrays import ARRAYS, arrays_read
     from fewlabels.data.facts import facts_of_array
-    from fewlabels.data.images import image_batches
-    from fewlabels.data.listing import listed
-    from fewlabels.data.tables import TABLES
+    from fewlabels.data.images import found_images
     from fewlabels.data.twins import difference, small_pixels
     from fewlabels.embedding import duplicates, embedded_batch, refuse_without_faiss
     from fewlabels.models.weights import load_classifier, preparation_of
@@ -37,15 +34,11 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
     refuse_foreign(out, HEAD)
     classifier = load_classifier(model)
     digests: list[str] = []
-    batches = image_batches(
-        images, preparation_of(classifier, model), lambda image: digests.append(facts_of_array(image, "").digest)
+    found = found_images(images)
+    refuse_without_faiss(len(found.names))
+    batches = found.batches(
+        preparation_of(classifier, model), lambda image: digests.append(facts_of_array(image, "").digest)
     )
-    listing = None
-    if images.is_dir() or images.suffix.lower() in TABLES:
-        listing = listed(images)
-    elif images.suffix.lower() in ARRAYS:
-        listing = arrays_read(images)[1]
-    refuse_without_faiss(len(listing.names) if listing else 0)
     names: list[str] = []
     places: list[int] = []
     vectors, pixels = [], []
@@ -63,7 +56,7 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
     with csv_rows(out) as writer:
         writer.writerow(HEAD)
         for number, group in enumerate(groups, 1):
-            keep = max(group.tolist(), key=lambda row: (*_worth(listing, places[row]), -row))
+            keep = max(group.tolist(), key=lambda row: (*_worth(found.listing, places[row]), -row))
             others = group[group != keep]
             apart = difference(small[[keep]] / np.float32(255), small[others] / np.float32(255))
             for row, far in zip(others.tolist(), apart.tolist(), strict=True):
@@ -72,12 +65,12 @@ def dedupe(model: Model, images: Images, out: OutCsv = None) -> None:
                 writer.writerow([number, *cells, f"{0 if exact else far:.3f}", ""])
         for name, line in problems.items():
             writer.writerow(["", "", harmless(name), "", "", harmless(line)])
-    console = Console(stderr=out is None)
+    console = Console(stderr=out is None, markup=False)
     if problems:
         console.print(f"{len(problems):,} files could not be read: see the column problem.", highlight=False)
     spare = sum(len(group) - 1 for group in groups)
     said = f"{spare:,} of {len(names):,} images are not needed, in {len(groups):,} groups; nothing was deleted"
-    console.print(said if out is None else f"{said}: {out}", highlight=False, markup=False, soft_wrap=True)
+    console.print(said if out is None else f"{said}: {out}", highlight=False, soft_wrap=True)
 
 
 def _worth(listing: "Listing | None", row: int) -> tuple[bool, int]:

@@ -33,4 +33,4 @@ def doctor(
     cache = decoded_folder()
     used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 2**20
     table.add_row("decoded images", f"{cache}: {used:,.0f} MiB; may be deleted, they are decoded again when needed")
-    Console().print(table)
+    Console(markup=False).print(table)

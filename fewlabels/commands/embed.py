@@ -51,10 +51,10 @@ def embed(
             add(batch.names, embedded_batch(classifier, batch), batch.wrong)
             done += len(batch.read)
             unread += len(batch.wrong)
-    console = Console()
+    console = Console(markup=False)
     if unread:
         console.print(f"{unread:,} files could not be read: see the column problem.", highlight=False)
-    console.print(f"{done:,} vectors of {width:,} numbers: {out}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{done:,} vectors of {width:,} numbers: {out}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

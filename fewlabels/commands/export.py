@@ -37,12 +37,11 @@ def export(
     preparation = preparation_of(classifier, model)
     content, difference = exported(classifier, preparation, kind)
     write_bytes(out, content)
-    console = Console()
+    console = Console(markup=False)
     form = preparation.form
     console.print(
         f"Takes {form.dtype} [N, {form.channels}, {form.height}, {form.width}], gives probabilities "
         f"[N, {len(classifier.class_names)}]; differs from the model by {difference:.0e} at most, on noise.",
         highlight=False,
-        markup=False,
     )
-    console.print(f"Exported: {out}", soft_wrap=True, markup=False)
+    console.print(f"Exported: {out}", soft_wrap=True)

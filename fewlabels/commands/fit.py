@@ -74,7 +74,7 @@ def fit(
 
     one_of("--draw", draw, ("balanced", "first"))
     settings = FitSettings(cast(Any, strategy), seconds_of("--budget", budget), start_from=backbone_file(start_from))
-    console = Console()
+    console = Console(markup=False)
     torch_device = device_of(device)
     found = opened_data(dataset, data, console, size=size)
     train, test = found.train, found.test
@@ -111,7 +111,7 @@ def fit(
         tested = evaluate(fitted.network, test)
         figures |= {"macro_f1": tested.macro_f1, "accuracy": tested.accuracy, "tested_on": len(test)}
         figures |= {"calibration_error": tested.calibration_error, "per_class": tested.per_class}
-        console.print(tested.text, highlight=False, markup=False)
+        console.print(tested.text, highlight=False)
         console.print(f"Macro-F1 {tested.macro_f1:.4f} on {len(test):,} test images, {seconds} s of training.")
         untested = np.count_nonzero(np.bincount(test.labels, minlength=len(test.class_names)) == 0)
         if untested:
@@ -120,4 +120,4 @@ def fit(
         console.print("Nothing was kept back for a test: what is expected is what there is to say.")
     write_json(out / "result.json", {"name": "fit", **provenance(command_line()), **about, **figures})
     write_card(out)
-    console.print(f"Model: {model_file}", soft_wrap=True, markup=False)
+    console.print(f"Model: {model_file}", soft_wrap=True)

@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +64,7 @@ def opened_data(
     if size is not None:
         at_least("--size", size, 8)
     with saying_how_to_go_on(), counting(console, "decoding", "files") as told:
-        return opened(data, folder, share, size, partial(console.print, markup=False), told)
+        return opened(data, folder, share, size, console.print, told)
 
 
 def devices() -> list[str]:

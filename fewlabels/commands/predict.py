@@ -56,7 +56,7 @@ def predict(
                 unsure += doubt == "unsure"
                 label = harmless(classifier.class_names[said.argmax()])
                 writer.writerow([harmless(name), label, f"{said.max():.4f}", doubt, ""])
-    console = Console(stderr=out is None)
+    console = Console(stderr=out is None, markup=False)
     if unread:
         console.print(f"{unread:,} files could not be read: see the column problem.", highlight=False)
     if sure_from is not None:
@@ -65,7 +65,7 @@ def predict(
             few = f"at no probability {precision:.0%} of the labels held out were right"
         console.print(f"Unsure of {unsure:,} of {done - unread:,}: {few}.", highlight=False)
     if out is not None:
-        console.print(f"{done - unread:,} predictions: {out}", soft_wrap=True, markup=False)
+        console.print(f"{done - unread:,} predictions: {out}", soft_wrap=True)
 
 
 def _threshold(classifier: "Classifier", precision: float) -> float | None:

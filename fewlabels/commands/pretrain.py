@@ -127,7 +127,7 @@ def pretrain(
     if auto and (preset or lr or processes > 1):
         raise InputError("--method auto: chooses by itself, in one process. Leave out --preset, --lr and --processes.")
     first = is_first_process()
-    console = Console(quiet=not first)
+    console = Console(quiet=not first, markup=False)
     if holds_run(out) and not resume:
         raise InputError(f"{out}: holds a run. Add --resume to go on with it, or choose another folder with --out.")
     if resume and not (out / MARK).is_file():
@@ -212,17 +212,17 @@ def pretrain(
     write_json(out / "result.json", {"name": "pretrain", **provenance(command_line()), **about, **figures})
     console.print(f"{settings.epochs} epochs of {len(source):,} images in {seconds} s.", highlight=False)
     console.print(collapse_line(kept["guard"]), highlight=False, soft_wrap=True)
-    console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True, markup=False)
+    console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True)
 
 
 def collapse_line(guard: dict[str, Any]) -> str:
     """What is known of it at the end of a run."""
-    from fewlabels.monitor import long_enough
+    from fewlabels.monitor import judged
 
     if guard["verdicts"] and guard["restarts"] and not guard["suspected"]:
         return "Collapse: found, and no more since the run went back."
     if guard["verdicts"]:
         return f"Collapse: {guard['verdicts'][-1]}"
-    if not long_enough(max((reading["step"] for reading in guard["readings"]), default=0)):
+    if not judged(guard["readings"]):
         return "Collapse: too few steps to tell. Choose more --epochs."
     return "Collapse: none found."

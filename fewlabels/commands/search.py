@@ -48,7 +48,7 @@ def search(
                 writer.writerow([harmless(name), rank, harmless(found.names[row]), f"{cosine:.4f}", ""])
         for name, line in found.problems.items():
             writer.writerow(["", "", harmless(name), "", harmless(line)])
-    console = Console(stderr=out is None)
+    console = Console(stderr=out is None, markup=False)
     unread = len(asked.problems) + len(found.problems)
     if unread:
         console.print(f"{unread:,} files could not be read: see the column problem.", highlight=False)
@@ -56,6 +56,5 @@ def search(
         console.print(
             f"{len(asked.names):,} sought among {len(found.names):,} images: {out}",
             highlight=False,
-            markup=False,
             soft_wrap=True,
         )

@@ -37,14 +37,12 @@ def serve(
     app = make_app(classifier, preparation_of(classifier, model), max_upload_mb * 2**20, max_batch)
     with listening(host, port) as listener:
         if not is_loopback(host):
-            Console(stderr=True).print(
+            Console(stderr=True, markup=False).print(
                 f"Warning: whoever reaches {host} can use this, since there is no authentication.",
                 style="yellow",
                 soft_wrap=True,
             )
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}"
-        Console().print(
-            f"Serving {model} on {address}; stop with Ctrl-C.", soft_wrap=True, highlight=False, markup=False
-        )
+        Console(markup=False).print(f"Serving {model} on {address}; stop with Ctrl-C.", soft_wrap=True, highlight=False)
         run(app, listener)

@@ -79,7 +79,7 @@ def suggest(
     if len(asked) > LOOKED_AT:
         drawn = np.random.default_rng(seed_from(seed, "looked at")).choice(asked, LOOKED_AT, replace=False)
         asked = np.sort(drawn)
-    console = Console()
+    console = Console(markup=False)
     found = _by_model(model[0], data, asked) if model else _by_gradients(data, listing, asked, size, console)
     if not len(found.rows):
         raise InputError(
@@ -104,7 +104,7 @@ def suggest(
     if found.problems:
         console.print(f"{len(found.problems):,} files could not be read: see the column why.", highlight=False)
     said = f"{len(cells):,} images to label are the first rows of {out}. Fill in the column label, then: "
-    console.print(f"{said}{fit_of(out)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{said}{fit_of(out)}", highlight=False, soft_wrap=True)
 
 
 def _by_model(file: Path, data: Path, asked: "np.ndarray") -> Candidates:

@@ -8,7 +8,7 @@ from fewlabels.compare.cells import Bench
 from fewlabels.data.source import fingerprint
 from fewlabels.fit.arms import FineTune, Supervised
 from fewlabels.methods import METHODS
-from fewlabels.monitor import long_enough
+from fewlabels.monitor import judged
 
 
 def pretrainings(bench: Bench) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def pretrainings(bench: Bench) -> dict[str, Any]:
             curves = {"loss": {"steps": loss["steps"], "values": _short(loss["values"])}}
             for name, figure in (("rankme", "rank"), ("uniformity", "uniformity")):
                 curves[name] = {"steps": steps, "values": _short(reading[figure] for reading in readings)}
-            about |= {"verdicts": state["guard"]["verdicts"], "judged": long_enough(max(steps, default=0))}
+            about |= {"verdicts": state["guard"]["verdicts"], "judged": judged(readings)}
             rows.append({**about, **curves})
             if probe is None and probed:
                 probe = {"epochs": [of["epoch"] for of in probed], "values": _short(map(_probed, probed))}

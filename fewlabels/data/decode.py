@@ -114,8 +114,8 @@ def _refuse_bomb(content: bytes, series: Any) -> None:
     most = min(int(np.prod(about.chunks)), LARGEST) * about.dtype.itemsize
     for page in filter(None, series.pages):
         for start, size in zip(page.dataoffsets, page.databytecounts, strict=True):
-            packed = memoryview(content)[start : start + size] if size > UNSUSPICIOUS else b""
-            if len(UNPACKERS[about.compression]().decompress(packed, most + 1)) > most:
+            packed = memoryview(content)[start : start + size]
+            if size > UNSUSPICIOUS and len(UNPACKERS[about.compression]().decompress(packed, most + 1)) > most:
                 raise InputError("more pixels than it says")
 
 

@@ -196,7 +196,7 @@ def form_of(items: Sequence[str | bytes], side: int | None) -> tuple[Form, int]:
     usual = 3 if set(channels.tolist()) == {1, 3} else int(channels[count.argmax()])
     # Of floats nobody knows what integers among them are worth; of integers the most precise.
     floats = 2 * dtypes.count("float32") > len(dtypes)
-    dtype = "float32" if floats else next((name for name in PRECISIONS[1:] if name in dtypes), "float32")
+    dtype = "float32" if floats else next(name for name in PRECISIONS[1:] if name in dtypes)
     heights, widths = ({shape[axis] for shape in shapes} for axis in (1, 2))
     longest = max(*heights, *widths)
     if len(heights) == len(widths) == 1 and side is None and longest <= SIDE:

@@ -1,6 +1,7 @@
 """Images that a user hands over for a finished model: batch by batch, each file that cannot be read with a word."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from fewlabels.data.arrays import ARRAYS, arrays_read
 from fewlabels.data.form import Preparation, image_of
 from fewlabels.data.idx import read_idx
-from fewlabels.data.listing import SUFFIXES, listed
+from fewlabels.data.listing import SUFFIXES, Listing, listed
 from fewlabels.data.source import ArraySource
 from fewlabels.data.tables import TABLES
 from fewlabels.errors import InputError
@@ -34,37 +35,63 @@ class Images(NamedTuple):
         return ArraySource(self.pixels.numpy(), None, ())
 
 
-def image_batches(
-    path: Path, preparation: Preparation, seen: Callable[[np.ndarray], object] = lambda image: None
-) -> Iterator[Images]:
-    """All images, treated as those were that the model has learned from.
+@dataclass(frozen=True)
+class Found:
+    """What stands at a path, none of it prepared for a model."""
 
-    Args:
-        path: an image file, a folder of images, a table of them, a file of arrays, or an IDX file (gzipped or not).
-        preparation: the model's.
-        seen: is given the pixels [C, H, W] of each that can be read, before anything is done with them.
+    path: Path
+    names: list[str]
+    image: Callable[[int], np.ndarray]
+    """The pixels [C, H, W] of one; raises InputError if it cannot be read."""
+    listing: Listing | None
+    """With labels, if there are; None: a single image, or an IDX file."""
+    alike: bool
+    """Whether all have one shape and type."""
+
+    def batches(
+        self, preparation: Preparation, seen: Callable[[np.ndarray], object] = lambda image: None
+    ) -> Iterator[Images]:
+        """All images, treated as those were that the model has learned from.
+
+        Args:
+            preparation: the model's.
+            seen: is given the pixels [C, H, W] of each that can be read, before anything is done with them.
+
+        Raises:
+            InputError: if the model takes none like these, before the first batch is given.
+        """
+        if self.alike:
+            try:
+                preparation.of_array(self.image(0))
+            except InputError as error:
+                said = f"{self.path}: {error}. Save them as those were that the model has learned from."
+                raise InputError(said) from None
+        return _prepared(self.names, self.image, preparation, seen)
+
+
+def found_images(path: Path) -> Found:
+    """An image file, a folder of images, a table of them, a file of arrays, or an IDX file (gzipped or not).
 
     Raises:
-        InputError: if nothing there is an image, before the first batch is given.
+        InputError: if nothing there is an image.
     """
     if path.suffix.lower() in SUFFIXES and path.is_file():
-        return _prepared([path.name], lambda row: image_of(str(path)), preparation, seen)
+        return Found(path, [path.name], lambda row: image_of(str(path)), None, alike=False)
     if path.is_dir() or path.suffix.lower() in TABLES:
         listing = listed(path)
-        return _prepared(listing.names, lambda row: image_of(listing.item(row)), preparation, seen)
+        return Found(path, listing.names, lambda row: image_of(listing.item(row)), listing, alike=False)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder. Pass an image, a folder, a table or arrays.")
     if path.suffix.lower() in ARRAYS:
         images, listing = arrays_read(path)
-        names = listing.names
-    else:
-        images = read_idx(path, ndim=3)[:, None]
-        names = [str(row) for row in range(len(images))]
-    try:
-        preparation.of_array(images[0])  # as all of them are
-    except InputError as error:
-        raise InputError(f"{path}: {error}. Save them as those were that the model has learned from.") from None
-    return _prepared(names, lambda row: images[row], preparation, seen)
+        return Found(path, listing.names, lambda row: images[row], listing, alike=True)
+    images = read_idx(path, ndim=3)[:, None]
+    return Found(path, [str(row) for row in range(len(images))], lambda row: images[row], None, alike=True)
+
+
+def image_batches(path: Path, preparation: Preparation) -> Iterator[Images]:
+    """As :meth:`Found.batches` of :func:`found_images`."""
+    return found_images(path).batches(preparation)
 
 
 def _prepared(

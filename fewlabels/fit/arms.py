@@ -258,7 +258,7 @@ class FineTune(NetworkArm):
     name = "finetune"
     at_most = 2000
     fewest: ClassVar[int] = 1500
-    """Steps, where it would take the time of others; it has hardly been better than the baseline in fewer."""
+    """Steps; where others share its time, it is not worth it in fewer."""
 
     def loop(self, pool: Pool, part: str) -> Loop:
         network = self.lab.probed(self.backbone, self.weights, pool, part)

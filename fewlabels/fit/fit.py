@@ -259,16 +259,16 @@ class Fit:
         """Whether its part is enough, where it is one of several that share the time of a single fold."""
         if self.settings.strategy == "finetune" or self.known == "all":
             return True
-        seconds = self.budget.part(self._on_a_fold("finetune"))
 
-        def steps() -> np.ndarray:  # each takes as long as one of supervised training
-            supervised = Supervised(self.lab, self.settings.backbone)
-            return np.array(supervised.steps_in(self._pool_of("fold-0"), "fold-0", seconds))
+        def enough() -> np.ndarray:
+            seconds = self.budget.part(self._on_a_fold("finetune"))
+            as_long = Supervised(self.lab, self.settings.backbone)  # a step of it takes
+            return np.array([seconds, as_long.steps_in(self._pool_of("fold-0"), "fold-0", seconds)])
 
-        enough = int(self.stages.array("time-to-finetune", steps)) >= FineTune.fewest
-        if not enough:
+        seconds, steps = self.stages.array("time-to-finetune", enough)
+        if steps < FineTune.fewest:
             self._note(f"finetune: {seconds:.0f} s are too few for the {FineTune.fewest:,} steps it needs; not tried")
-        return enough
+        return bool(steps >= FineTune.fewest)
 
     def _time_to_self_train(self) -> bool:
         """Whether its part of the budget is enough; a fit that goes on is told what it was told before."""
@@ -362,8 +362,10 @@ class Fit:
     def _plan_networks(self) -> None:
         """Divide what is left when all else has been tried."""
         if "kernel" in self.experts and not self.stages.planned:
-            to_ask = self._arm("kernel").seconds_to_ask(self._pool_of("fold-0"), "fold-0")
-            self.budget.kept = min(self.settings.budget / 4, to_ask)
+            kernel, fold = self._arm("kernel"), self._pool_of("fold-0")
+            # Kept, since a fit that goes on may need no features any more.
+            to_ask = self.stages.array("time-to-ask", lambda: np.array(kernel.seconds_to_ask(fold, "fold-0")))
+            self.budget.kept = min(self.settings.budget / 4, float(to_ask))
         if "finetune" in self.experts and not self._time_to_finetune():
             self.budget.forgo(self._on_a_fold("finetune"))
             self.experts.remove("finetune")

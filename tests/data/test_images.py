@@ -7,7 +7,7 @@ from PIL import Image
 
 from fewlabels.data import images as module
 from fewlabels.data.form import Form, Preparation
-from fewlabels.data.images import image_batches
+from fewlabels.data.images import found_images, image_batches
 from fewlabels.errors import InputError
 
 GRAY = Preparation(Form(1, 28, 28, "uint8"))
@@ -144,6 +144,6 @@ def test_an_array_with_a_strange_image_is_read_but_for_it(tmp_path: Path):
     np.save(tmp_path / "some.npy", images)
     seen: list[np.ndarray] = []
     of_floats = Preparation(Form(1, 8, 8, "float32"), ((0.0, 1.0),))
-    (batch,) = image_batches(tmp_path / "some.npy", of_floats, seen.append)
+    (batch,) = found_images(tmp_path / "some.npy").batches(of_floats, seen.append)
     assert (batch.read, list(batch.wrong)) == ([0, 2], [1])
     assert [image.max() for image in seen] == [0, 0]
