@@ -5,6 +5,9 @@ it is given; the test labels are read once a row.
 
 Strategies but the supervised one start from five minutes of pretraining, except with the tutorial's labels.
 
+Minutes are counted, not clocked, so that a row does not depend on what else the machine does: a step counts with what
+it takes when nothing else runs (``paces.json``). How long it took by the clock is in the row as ``seconds``.
+
 - ``main``: the first 1,000 labels, or 100 of them; the supervised baseline, and all that more time can buy.
 - ``curve``: 20 to 60,000 labels, three draws of each, at most three minutes a fit.
 - the names of ``HARD``: few labels of some classes, none of one, and images of no class among the unlabelled.
@@ -24,9 +27,14 @@ from benchmarks.harness import ResultFile
 from benchmarks.methods import RUNS, pretrained
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import UNLABELLED, ArraySource, balanced_indices
+from fewlabels.engine.precision import fastest_precision
+from fewlabels.engine.threads import computing_with
 from fewlabels.evaluate import evaluate
+from fewlabels.fit.arms import Lab
 from fewlabels.fit.fit import Fit, FitSettings
+from fewlabels.fit.paces import measured_paces
 from fewlabels.fit.pool import Pool
+from fewlabels.fit.stages import Stages
 from fewlabels.observe import Observer
 from fewlabels.presets import DEFAULT
 from fewlabels.seeding import seed_from
@@ -46,6 +54,8 @@ MAIN = (
 CURVE = ("supervised", "probe", "finetune", "selftrain")
 KEYS = ("group", "strategy", "backbone", "labels", "minutes", "draw", "seed")
 PLACE = Path("runs/labels")
+TRIALS, APART = 20, 5.0
+"""Of each pace, and seconds between them: a machine may be slow for minutes."""
 
 
 def rows_to_do() -> list[dict[str, Any]]:
@@ -86,8 +96,29 @@ def weights(seed: int) -> Path:
     """Of a backbone pretrained for five minutes, by ``benchmarks.methods`` or now; no label was used."""
     method = DEFAULT.settings.method
     folder = RUNS / f"{method}-{seed}"
-    pretrained(method, seed, folder, fashion_mnist().train)
+    rows = ResultFile("methods", "", ("method", "seed")).rows
+    known = next((row["epochs"] for row in rows if (row["method"], row["seed"]) == (method, seed)), None)
+    pretrained(method, seed, folder, fashion_mnist().train, known)
     return folder / "backbone.safetensors"
+
+
+def paces(backbone: str) -> dict[str, float]:
+    """The least of many trials, since other work only slows a machine down; with the threads of now."""
+    precision = fastest_precision("cpu")
+    key = {"backbone": backbone, "threads": torch.get_num_threads(), "precision": precision}
+    file = ResultFile("paces", "python -m benchmarks.labels", keys=tuple(key))
+    if not file.has(**key):
+        source = fashion_mnist().train
+        pool, work = Pool.of(labelled(source, "main", 1000, "first")), PLACE / "paces"
+        tried = []
+        for _ in range(TRIALS):
+            lab = Lab(Stages(work, {}, Observer, torch.device("cpu")), *fit_views(1), 0, torch.device("cpu"), precision)
+            tried.append(measured_paces(lab, pool, backbone, FitSettings().teacher))
+            time.sleep(APART)
+        shutil.rmtree(work)
+        file.add(key | {name: float(f"{min(of[name] for of in tried):.3g}") for name in tried[0]})
+    row = next(row for row in file.rows if all(row[name] == value for name, value in key.items()))
+    return {name: row[name] for name in row.keys() - {*key, "date", "commit"}}
 
 
 def measured(key: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +129,9 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
     start = None if fresh else str(weights(key["seed"]))
     settings = FitSettings(key["strategy"], 60.0 * key["minutes"], key["backbone"], start_from=start)
     folder = PLACE / "-".join(str(key[name]) for name in KEYS)
+    counted = paces(key["backbone"])
     began = time.perf_counter()
-    fit = Fit(pool, settings, fit_views(1), folder, key["seed"], Observer, tested_on=len(splits.test))
+    fit = Fit(pool, settings, fit_views(1), folder, key["seed"], Observer, tested_on=len(splits.test), paces=counted)
     fitted = fit.go()
     seconds = round(time.perf_counter() - began, 1)
     tested = evaluate(fitted.network, splits.test)
@@ -109,11 +141,10 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
         names = ("estimate", "estimate_low", "estimate_high")
         row |= {name: round(value, 4) for name, value in zip(names, fitted.estimate, strict=True)}
     row["tried"] = {name: round(score, 4) for name, score in fitted.tried.items()}
-    # How fast the machine was while this was measured.
     plans = {file.stem: json.loads(file.read_text()) for file in sorted((folder / "stages").glob("*-*.json"))}
     row["steps"] = {name: plan["steps"] for name, plan in plans.items()}
     shutil.rmtree(folder)
-    return {**row, "seconds": seconds, "threads": torch.get_num_threads()}
+    return {**row, "counted": True, "seconds": seconds, "threads": torch.get_num_threads()}
 
 
 def main() -> None:
@@ -124,7 +155,8 @@ def main() -> None:
     for key in rows_to_do():
         if file.has(**key) or key["seed"] not in seeds or (groups and key["group"] not in groups):
             continue
-        row = measured(key)
+        with computing_with(1 if key["group"] == "curve" else torch.get_num_threads()):
+            row = measured(key)
         file.add(row)
         print(row, flush=True)
 

@@ -22,10 +22,11 @@ from fewlabels.engine.precision import Precision
 from fewlabels.engine.run_folder import engine_file, read_choice, refusing_damage
 from fewlabels.engine.settings import Engine, PretrainSettings
 from fewlabels.engine.threads import computing_with
-from fewlabels.evaluate import outputs, seconds_an_image
+from fewlabels.evaluate import outputs
 from fewlabels.files import write_json
-from fewlabels.fit.arms import FineTune, Lab, NetworkArm, Probe, SelfTrain, Student, Supervised
+from fewlabels.fit.arms import FineTune, Lab, NetworkArm, Probe, Supervised
 from fewlabels.fit.fit import Fit, FitSettings
+from fewlabels.fit.paces import measured_paces
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.probe import knn_curve, logistic_probe
 from fewlabels.fit.stages import Stages, kept_array
@@ -138,21 +139,12 @@ class Bench:
         return dict(self._measured(f"{method} in {seconds} s, {self.computed}", tried))
 
     def paces(self) -> dict[str, float]:
-        """Seconds a step of each training on labels, and of an image that a network is asked of."""
+        """What the steps of a fit are counted with, as :mod:`fewlabels.fit.paces` has it."""
 
         def tried(work: Path) -> dict[str, float]:
-            pool, backbone = self.pool(Cell(self.settings.asked, min(self.settings.labels), 0)), self.settings.backbone
+            pool = self.pool(Cell(self.settings.asked, min(self.settings.labels), 0))
             lab = Lab(Stages(work, {}, self.observer, self.device), *self.fit_views, 0, self.device, self.precision)
-            shares = np.full(len(self.train.class_names), 1 / len(self.train.class_names))
-            said = np.tile(shares, (len(self.train), 1))
-            teaches = SelfTrain(lab, FitSettings().teacher, shares, {"trial": np.log(said)})
-            learns = Student(lab, backbone, pool.unlabelled, said[pool.unlabelled])
-            arms: list[NetworkArm] = [Supervised(lab, backbone), FineTune(lab, backbone, self.weights("untrained", 0))]
-            arms += [teaches, learns] if len(pool.unlabelled) else []
-            found = {arm.name: arm.loop(pool, "trial").seconds_a_step() for arm in arms}
-            network = lab.fresh(backbone, pool, "trial")
-            network.test_views = True
-            return found | {"image": seconds_an_image(network, self.train)}
+            return measured_paces(lab, pool, self.settings.backbone, FitSettings().teacher)
 
         return dict(self._measured(f"seconds a step, {self.computed}", tried))
 

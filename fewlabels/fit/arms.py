@@ -24,7 +24,7 @@ from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTr
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.propagation import neighbour_graph, propagated
 from fewlabels.fit.stages import Stages
-from fewlabels.models.classifier import Classifier
+from fewlabels.models.classifier import TEST_VIEWS, Classifier
 from fewlabels.models.weights import load_backbone
 from fewlabels.seeding import seed_from
 
@@ -144,13 +144,16 @@ class Kernel(Arm):
 
     def seconds_to_ask(self, pool: Pool, part: str) -> float:
         """See :class:`Arm`."""
-        vectors = self.features.vectors
-        seen = vectors[pool.labelled[:MOST_LABELS]]
-        nothing = np.zeros((len(seen), len(pool.source.class_names)))
-        some = vectors[evenly_spaced(vectors, TRIED)]
-        began = time.perf_counter()
-        kernel_scores(some, seen, 1.0, nothing)
-        return (time.perf_counter() - began) * len(vectors) / len(some)
+        labels = min(len(pool.labels), MOST_LABELS)
+
+        def tried() -> float:
+            vectors = self.features.vectors
+            seen, some = vectors[pool.labelled[:MOST_LABELS]], vectors[evenly_spaced(vectors, TRIED)]
+            began = time.perf_counter()
+            kernel_scores(some, seen, 1.0, np.zeros((labels, len(pool.source.class_names))))
+            return (time.perf_counter() - began) / (len(some) * labels)
+
+        return len(pool.source) * labels * self.lab.stages.pace("kernel", tried)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,8 @@ class NetworkArm(Arm):
     """Steps."""
     test_views: ClassVar[bool] = True
     """Whether its network has :attr:`Classifier.test_views`; for one that is asked of all images they cost too much."""
+    asked_at: ClassVar[str] = "image"
+    """The pace that it is asked at, of one view."""
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         network, half = self.train(pool, part, seconds), self.lab.precision == "bf16-mixed"
@@ -187,8 +192,13 @@ class NetworkArm(Arm):
 
     def seconds_to_ask(self, pool: Pool, part: str) -> float:
         """See :class:`Arm`."""
-        network = self.train(pool, part, 0.0)
-        return len(pool.source) * seconds_an_image(network, pool.source, self.lab.precision == "bf16-mixed")
+        views = TEST_VIEWS if self.test_views else 1
+
+        def tried() -> float:
+            network = self.train(pool, part, 0.0)
+            return seconds_an_image(network, pool.source, self.lab.precision == "bf16-mixed") / views
+
+        return len(pool.source) * views * self.lab.stages.pace(self.asked_at, tried)
 
     def train(self, pool: Pool, part: str, seconds: float) -> Classifier:
         """A network in evaluation mode; ``part`` names which labels are in the pool."""
@@ -280,6 +290,7 @@ class SelfTrain(NetworkArm):
 
     name = "selftrain"
     test_views = False
+    asked_at = "teacher"
     fewest: ClassVar[int] = 150
     """Steps; in fewer it learns less than the others knew."""
 

@@ -73,6 +73,8 @@ MOST_PROPAGATED = 200_000
 """Images up to which they are: each is compared with each."""
 ENOUGH = 200
 """Images without a label from which on they are learned from, and tell how frequent the classes are."""
+NEIGHBOUR = 1 / 8
+"""Of the time of a kernel's number, what comparing two images takes."""
 LEAST_SIDE = 5
 """Pixels of the longer side. Of less a strided layer sees a single one, and oneDNN's bfloat16 gradients may be nan."""
 LOOKED_AT = 2000
@@ -160,8 +162,7 @@ class Fit:
         observer: makes one for each training, by name.
         device: where.
         tested_on: images of the test whose macro-F1 is to be foretold.
-        paces: seconds a step of each arm, and of an ``image`` that a network is asked of, so that nothing depends on a
-            clock; None: they are measured.
+        paces: as :mod:`fewlabels.fit.paces` has them, so that nothing depends on a clock; None: it is looked at.
 
     Raises:
         InputError: if a backbone or the strategy does not suit the images, or the folder holds another fit.
@@ -218,7 +219,7 @@ class Fit:
         self._grace = 0.0 if paces else GRACE * settings.budget
         self.teaches = self.together and bool(self.parts) and self._time_to_self_train()
         self.stages.tick()  # the trial above has taken some
-        left = settings.budget - (self._asking(paces["image"]) if paces else self.stages.seconds())
+        left = settings.budget - (self._features_take() if paces else self.stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
 
     def go(self) -> Fitted:
@@ -300,7 +301,7 @@ class Fit:
         def enough() -> np.ndarray:
             experts = [self._arm(expert) for expert in heard(tried[name].weights) if expert in self.experts]
             left, fold = [arm for arm in experts if not arm.asked(self.known)], self._pool_of("fold-0")
-            asking = 0.0 if self.stages.planned else sum(arm.seconds_to_ask(fold, "fold-0") for arm in left)
+            asking = sum(arm.seconds_to_ask(fold, "fold-0") for arm in left)
             seconds = self.budget.left_after(asking, sum(self._once_more(arm.name) for arm in left))
             return self._steps_of_a_student(f"of-{name}", seconds)
 
@@ -317,10 +318,22 @@ class Fit:
         student = Student(self.lab, self.settings.backbone, self.pool.unlabelled, nothing)
         return np.array([student.fewest, student.steps_in(self.pool, part, seconds)])
 
-    def _asking(self, seconds_an_image: float) -> float:
-        """Seconds to ask every expert of all images, in the end and for teachers; at most half of the budget."""
-        times = len(self.experts) * (1 + (len(self.parts) if self.teaches and self.known == "all" else 0))
-        return min(self.settings.budget / 2, times * len(self.pool.source) * seconds_an_image)
+    def _features_take(self) -> float:
+        """Seconds of a plan."""
+        if not {"kernel", "propagate"} & set(self.experts):
+            return 0.0
+        images, pace = len(self.pool.source), self.stages.pace
+        compared = images**2 * NEIGHBOUR * pace("kernel") if "propagate" in self.experts else 0.0
+        embedded = pace("image") if self.weights else 0.0
+        return images * (pace("features") + embedded) + compared
+
+    def _share(self, arm: Arm, weight: float, images: int) -> float:
+        """Seconds for a part of this weight, which ends in asking the arm of so many images."""
+        seconds = self.budget.share(weight)
+        if self.stages.planned:
+            of_all = arm.seconds_to_ask(self._pool_of("fold-0"), "fold-0")
+            self.budget.spend(of_all * images / len(self.pool.source))
+        return seconds
 
     def _total_weight(self, teaches: bool) -> float:
         folds = sum(map(self._on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
@@ -348,8 +361,9 @@ class Fit:
             if name == "supervised":
                 self._plan_networks()
             if name in self.experts:
-                seconds = partial(self.budget.share, self._on_a_fold(name))
-                said[name] = cross_fit(self._arm(name), self.pool, self.parts, seconds, rows)
+                arm, images = self._arm(name), len(self.pool.source if rows is None else rows)
+                seconds = partial(self._share, arm, self._on_a_fold(name), images)
+                said[name] = cross_fit(arm, self.pool, self.parts, seconds, rows)
                 self._tell(name, tried, pooled({name: said[name]}))
         tried, said = ({name: of[name] for name in self.experts} for of in (tried, said))
         self.budget.kept = 0.0
@@ -361,7 +375,7 @@ class Fit:
 
     def _plan_networks(self) -> None:
         """Divide what is left when all else has been tried."""
-        if "kernel" in self.experts and not self.stages.planned:
+        if "kernel" in self.experts:
             kernel, fold = self._arm("kernel"), self._pool_of("fold-0")
             # Kept, since a fit that goes on may need no features any more.
             to_ask = self.stages.array("time-to-ask", lambda: np.array(kernel.seconds_to_ask(fold, "fold-0")))
@@ -375,7 +389,8 @@ class Fit:
         hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
         self.shares = self._shares(committee.mean(self._some))
         arm = SelfTrain(self.lab, self.settings.teacher, self.shares, hints)
-        teachers = cross_fit(arm, self.pool, self.parts, partial(self.budget.share, WEIGHTS["selftrain"]))
+        seconds = partial(self._share, arm, WEIGHTS["selftrain"], len(self.pool.source))
+        teachers = cross_fit(arm, self.pool, self.parts, seconds)
         self._tell("selftrain", tried, pooled({"teachers": teachers, "committee": committee}))
         self._teachers = np.log(teachers.mean())
 
@@ -476,7 +491,7 @@ class Fit:
         if name == "selftrain":
             prior = self._shares(tried[name].mean(self._some))
             arm = SelfTrain(self.lab, self.settings.teacher, prior, {"all": logs})
-            logits = arm.logits(pool, "all", self.budget.share(WEIGHTS["teacher"]))
+            logits = arm.logits(pool, "all", self._share(arm, WEIGHTS["teacher"], len(pool.source)))
             if self.settings.teacher == self.settings.backbone:
                 teacher = start = arm.train(pool, "all", 0.0)
             logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
@@ -524,8 +539,9 @@ class Fit:
             elif expert == "committee":
                 said[expert] = self._said("committee", tried)
             else:
-                seconds = self.budget.share(self._once_more(expert))
-                said[expert] = self._arm(expert).logits(self._pool_of(self.known), self.known, seconds)
+                arm, known = self._arm(expert), self.teaches and self.known != "all"  # what it says of all images
+                seconds = self._share(arm, self._once_more(expert), 0 if known else len(self.pool.source))
+                said[expert] = arm.logits(self._pool_of(self.known), self.known, seconds)
         return weighted(said, weights)
 
     def _rare(self) -> np.ndarray:
@@ -680,6 +696,11 @@ class Budget:
     def forgo(self, weight: float) -> None:
         """A part of this weight is not wanted; the others share its time."""
         self._weights = max(self._weights - weight, 1e-9)
+
+    def spend(self, seconds: float) -> None:
+        """What is no training takes so long by plan; a clock sees it by itself."""
+        if self._planned is not None:
+            self._planned -= seconds
 
     def left_after(self, seconds: float, weight: float) -> float:
         """Seconds that are left after some that are not planned, and after parts of this weight together."""

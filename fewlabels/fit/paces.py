@@ -1,24 +1,39 @@
-"""What a step takes by count instead of clock, so that a fit is the same wherever and whenever it runs."""
+"""What a plan counts with instead of a clock, so that a fit is the same however busy the machine is.
 
+By name: ``supervised``, ``finetune``, ``selftrain`` and ``student``, seconds a step; ``image`` and ``teacher``, seconds
+a view that the classifier's network or the teacher's is asked of; ``features``, seconds an image; ``kernel``, seconds
+an image and label.
+"""
+
+import time
+from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewlabels.fit.arms import Student
+from fewlabels.data.source import evenly_spaced
+from fewlabels.evaluate import TRIED, seconds_an_image
+from fewlabels.fit.arms import Lab, NetworkArm, SelfTrain, Student, Supervised
+from fewlabels.fit.gradients import gradient_features, num_features
+from fewlabels.fit.kernel import kernel_scores
 from fewlabels.fit.objectives import LabelSettings, SelfTrainingSettings
+from fewlabels.fit.pool import Pool
 from fewlabels.models.backbones import make_backbone, refuse_size
 
 RATE = 80e9
 """Floating-point operations a second, as a core of an AMD EPYC with AVX-512 does them in single precision."""
 STEP = 0.01
 """Seconds of a step beside them, for views and optimizer."""
-TRAINED, ASKED = 3, 6
-"""Forward passes that a training image costs, and one that a finished network is asked of, in six views."""
+TRAINED = 3
+"""Forward passes that a training image costs."""
+PIXEL = 0.25e-6
+"""Seconds that a pixel of the gradient features takes."""
 
 
 def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> dict[str, float]:
-    """Seconds a step of each arm, and of an ``image`` that a network is asked of, for :class:`~fewlabels.fit.fit.Fit`.
+    """Paces for :class:`~fewlabels.fit.fit.Fit` that are the same wherever and whenever it runs.
 
     Args:
         backbone: of the classifier.
@@ -31,13 +46,53 @@ def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> d
     own, teachers = (_operations(name, shape) / RATE for name in (backbone, teacher))
     labels, others = LabelSettings().batch_size, SelfTrainingSettings().batch_size
     of_labels = STEP + TRAINED * labels * own
+    channels, height, width = shape
     return {
         "supervised": of_labels,
         "finetune": of_labels,
         "selftrain": STEP + (TRAINED * (labels + others) + others) * teachers,  # it asks itself of the others first
         "student": STEP + TRAINED * Student.batch_size * own,
-        "image": ASKED * own,
+        "image": own,
+        "teacher": teachers,
+        "features": channels * height * width * PIXEL,
+        "kernel": 2 * num_features(channels) / RATE,
     }
+
+
+def measured_paces(lab: Lab, pool: Pool, backbone: str, teacher: str) -> dict[str, float]:
+    """Paces by a trial of each, here and now.
+
+    Args:
+        lab: what it would be trained with.
+        pool: images, and some labels.
+        backbone: of the classifier.
+        teacher: the backbone that teaches itself.
+    """
+    classes = len(pool.source.class_names)
+    said = np.full((len(pool.source), classes), 1 / classes)
+    arms: list[NetworkArm] = [Supervised(lab, backbone)]
+    if len(pool.unlabelled):
+        arms.append(SelfTrain(lab, teacher, said[0], {"trial": np.log(said)}))
+        arms.append(Student(lab, backbone, pool.unlabelled, said[pool.unlabelled]))
+    paces = {arm.name: arm.loop(pool, "trial").seconds_a_step() for arm in arms}
+    paces["finetune"] = paces["supervised"]  # whose steps it has
+    half = lab.precision == "bf16-mixed"
+    for name, of in (("image", backbone), ("teacher", teacher)):
+        paces[name] = seconds_an_image(lab.fresh(of, pool, "trial"), pool.source, half)
+    some = pool.source.subset(evenly_spaced(pool.source, TRIED))
+    features = gradient_features(some)
+    nothing = np.zeros((len(some), classes))
+    paces["features"] = _seconds(lambda: gradient_features(some)) / len(some)
+    paces["kernel"] = _seconds(lambda: kernel_scores(features, features, 1.0, nothing)) / len(some) ** 2
+    return paces
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of a second time."""
+    work()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 @cache

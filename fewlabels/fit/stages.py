@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -107,6 +108,10 @@ class Stages:
     def has(self, name: str) -> bool:
         """Whether these numbers are there."""
         return (self.folder / f"{name}.npy").is_file()
+
+    def pace(self, name: str, tried: Callable[[], float] = lambda: math.nan) -> float:
+        """Of what is no training, as given; else by a trial."""
+        return self._paces[name] if self.planned else tried()
 
     def steps_in(self, arm: str, loop: Callable[[], Loop], seconds: float) -> int:
         """How many steps of an arm's training so much time is enough for."""

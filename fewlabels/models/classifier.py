@@ -10,6 +10,9 @@ from fewlabels.data.form import Preparation
 from fewlabels.models.backbones import make_backbone
 from fewlabels.seeding import seeded
 
+TEST_VIEWS = 6
+"""Of :func:`shifted_and_mirrored`."""
+
 
 class Classifier(nn.Module):
     """A backbone and a head: float [B, C, H, W] to logits [B, K].

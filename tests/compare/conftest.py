@@ -38,9 +38,9 @@ def slow(bench: Bench, taught: float = 40, epochs: int = 1) -> None:
     seconds = round(bench.settings.seconds("pretrain"))
     often = bench.seconds_of("fit") / taught
     paces = {"supervised": bench.seconds_of("supervised") / 3.1, "finetune": bench.seconds_of("finetune") / 3.1}
-    speeds: dict[str, Any] = {
-        f"seconds a step, {bench.computed}": {**paces, "selftrain": often, "student": often, "image": 0.0}
-    }
+    paces |= {"selftrain": often, "student": often}
+    paces |= dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
+    speeds: dict[str, Any] = {f"seconds a step, {bench.computed}": paces}
     quick = {"epochs": epochs, "engine": asdict(Choice(1))}
     speeds |= {f"{method} in {seconds} s, {bench.computed}": quick for method in bench.settings.methods}
     speeds["threads"] = 1

@@ -14,7 +14,7 @@ from fewlabels.fit.arms import CrossFitted
 from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted, heard, preferred
 from fewlabels.fit.loop import Loop
 from fewlabels.fit.objectives import SelfTrainingSettings
-from fewlabels.fit.pool import Pool
+from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.stages import Stages
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
@@ -395,12 +395,38 @@ def test_by_plan_no_clock_is_looked_at(monkeypatch):
     budget = Budget(90, weights=9, planned=True)
     assert budget.share(3) == pytest.approx(30)
     assert budget.share(2) == pytest.approx(20)
-    assert budget.share(float("inf")) == pytest.approx(40)
+    budget.spend(10)
+    assert budget.share(float("inf")) == pytest.approx(30)
     assert budget.share(1) == 0
 
 
+def test_a_plan_pays_for_features_neighbours_and_what_networks_are_asked(fmnist, tmp_path: Path):
+    pool, views = pool_of(fmnist), fit_views(1)
+    images, folds = len(pool.source), 3
+    free = {"supervised": 1.0, "selftrain": 0.1, "student": 1.0, "image": 0.0, "teacher": 0.0}
+    free |= {"features": 0.0, "kernel": 0.0}
+
+    def left(name: str, tried: str = "", **paces: float) -> float:
+        settings = FitSettings("auto", 600.0, teacher="article")
+        made = Fit(pool, settings, views, tmp_path / name, 0, Observer, paces=free | paces)
+        if tried:
+            arm = made._arm(tried)
+            sum(made._share(arm, 0.0, images) for _ in range(folds))
+        return made.budget.part(float("inf"))
+
+    assert left("free") == 600
+    assert left("features", features=0.001) == pytest.approx(600 - images * 0.001)
+    assert left("pairs", kernel=1e-6) == pytest.approx(600 - images**2 * 1e-6 / 8)
+    assert left("asked", "supervised", image=1e-4) == pytest.approx(600 - folds * images * 6e-4)
+    known = len(pool.labelled) - len(held_out(pool.labels, 0)[0])
+    assert left("kernel", "kernel", kernel=1e-6) == pytest.approx(
+        600 - images**2 * 1e-6 / 8 - folds * images * known * 1e-6
+    )
+
+
 def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmnist, tmp_path: Path):
-    paces = {"supervised": 1.0, "selftrain": 1.0, "student": 1.0, "image": 0.0}
+    paces = {"supervised": 1.0, "selftrain": 1.0, "student": 1.0}
+    paces |= dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
     monkeypatch.setattr(fit.Student, "fewest", 1)
     pool, views = pool_of(fmnist), fit_views(1)
     settings = FitSettings("auto", 60.0, teacher="article")
