@@ -54,7 +54,7 @@ MAIN = (
 CURVE = ("supervised", "probe", "finetune", "selftrain")
 KEYS = ("group", "strategy", "backbone", "labels", "minutes", "draw", "seed")
 PLACE = Path("runs/labels")
-TRIALS, APART = 20, 5.0
+TRIALS, APART = 12, 5.0
 """Of each pace, and seconds between them: a machine may be slow for minutes."""
 
 
@@ -155,7 +155,7 @@ def main() -> None:
     for key in rows_to_do():
         if file.has(**key) or key["seed"] not in seeds or (groups and key["group"] not in groups):
             continue
-        with computing_with(1 if key["group"] == "curve" else torch.get_num_threads()):
+        with computing_with(torch.get_num_threads() if key["group"] == "main" else 1):
             row = measured(key)
         file.add(row)
         print(row, flush=True)

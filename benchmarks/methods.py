@@ -7,7 +7,6 @@ are read once a row. The weights stay in ``runs/methods``, for ``benchmarks.scor
 """
 
 import json
-import math
 import shutil
 import sys
 import time
@@ -57,8 +56,7 @@ def pretrained(method: str, seed: int, folder: Path, source: ArraySource, known:
     precision = fastest_precision("cpu")
     tried = PretrainSettings(method, 20, precision=precision)
     epochs = known or Pretraining(source, views, tried, folder, seed, Observer(""), engine).epochs_in(PLANNED)
-    seconds = math.inf
-    while seconds > (math.inf if known else BUDGET):
+    while True:
         shutil.rmtree(folder)
         folder.mkdir()
         settings = PretrainSettings(method, epochs, precision=precision)
@@ -66,9 +64,10 @@ def pretrained(method: str, seed: int, folder: Path, source: ArraySource, known:
         Pretraining(source, views, settings, folder, seed, Observer(""), engine).go()
         seconds = round(time.perf_counter() - began, 1)
         taken = {"epochs": epochs, "pretrain_seconds": seconds, "precision": precision, "cpu": machine()["cpu"]}
+        if known or seconds <= BUDGET:
+            write_json(file, taken)
+            return taken
         epochs = min(epochs - 1, int(epochs * BUDGET / seconds))
-    write_json(file, taken)
-    return taken
 
 
 def finished(method: str, seed: int, folder: Path) -> Method:

@@ -300,7 +300,8 @@ def _doubtful_labels(looked: Looked, places: np.ndarray, features: np.ndarray) -
     counts = np.bincount(labels[labels != UNLABELLED], minlength=len(looked.listing.class_names))
     known = np.flatnonzero(labels != UNLABELLED)
     usable = known[counts[labels[known]] >= FEW]
-    for doubt in doubtful(features[usable], labels[usable]):
+    groups = looked.listing.groups_of(looked.rows[places[usable]])
+    for doubt in doubtful(features[usable], labels[usable], groups=groups):
         row = int(looked.rows[places[usable[doubt.place]]])
         suggested = looked.listing.class_names[doubt.suggested]
         yield looked.finding("doubtful label", row, f"looks like {suggested} ({doubt.confidence:.0%})")

@@ -15,7 +15,7 @@ from fewlabels.engine.settings import Engine, PretrainSettings
 from fewlabels.errors import InputError
 from fewlabels.evaluate import outputs
 from fewlabels.files import write_bytes, write_json
-from fewlabels.fit.probe import logistic_probe
+from fewlabels.fit.probe import logistic_probe, splits_of
 from fewlabels.methods import METHODS, Method
 from fewlabels.models.weights import load_exactly, read_weights
 from fewlabels.observe import Observer
@@ -78,9 +78,10 @@ def score_of(method: Method, source: ImageSource, views: Views, seed: int) -> fl
 
 
 def _comparable(labelled: ArraySource) -> ArraySource | None:
-    """Those that cross-validation can use: of classes with two or more; None if there are not two such classes."""
+    """Those that cross-validation can use: of classes with two or more; None if it can hold out nothing."""
     often = np.flatnonzero(np.bincount(labelled.labels) >= 2)
-    return labelled.subset(np.flatnonzero(np.isin(labelled.labels, often))) if len(often) >= 2 else None
+    usable = labelled.subset(np.flatnonzero(np.isin(labelled.labels, often)))
+    return usable if len(often) >= 2 and splits_of(usable.labels, 0, usable.groups) else None
 
 
 def better(usual: K, scores: dict[K, float]) -> K:
@@ -241,7 +242,8 @@ class AutoPretraining:
         score = score_of(trained, self.source, RECIPES[views], self.seed)
         cv = None
         if self.labelled is not None:
-            cv = logistic_probe(outputs(trained.backbone, self.labelled), self.labelled.labels, self.seed).cv_macro_f1
+            features, labelled = outputs(trained.backbone, self.labelled), self.labelled
+            cv = logistic_probe(features, labelled.labels, self.seed, labelled.groups).cv_macro_f1
         return self._done(replace(planned, score=score, cv_macro_f1=cv, seconds=watch.seconds))
 
     def _done(self, trial: Trial) -> Trial:

@@ -90,6 +90,8 @@ def test_a_class_with_a_single_label_does_not_compare_methods(source, tmp_path: 
     assert len(auto.labelled) == (few.labels != 3).sum()
     alone = few.subset(np.append(np.flatnonzero(few.labels == 1), single))
     assert AutoPretraining(*arguments(source, alone, tmp_path)).labelled is None
+    few.groups = few.labels.copy()  # a patient for each class
+    assert AutoPretraining(*arguments(source, few, tmp_path)).labelled is None
 
 
 def test_what_is_scored_is_what_is_kept(source, monkeypatch, tmp_path: Path):

@@ -146,7 +146,7 @@ class Bench:
             lab = Lab(Stages(work, {}, self.observer, self.device), *self.fit_views, 0, self.device, self.precision)
             return measured_paces(lab, pool, self.settings.backbone, FitSettings().teacher)
 
-        return dict(self._measured(f"seconds a step, {self.computed}", tried))
+        return dict(self._measured(f"paces of a fit, {self.computed}", tried))
 
     @property
     def computed(self) -> str:
@@ -227,7 +227,7 @@ class Bench:
                 source.read(slice(None)).flatten(1).numpy() / np.float32(255)
                 for source in (self.train.subset(pool.labelled), self.test)
             )
-            named = logistic_probe(labelled, pool.labels, cell.pair).estimator.predict(test)
+            named = logistic_probe(labelled, pool.labels, cell.pair, pool.groups).estimator.predict(test)
             return named
         network = self._trained(cell, pool, work)
         if cell == self.settings.shown:

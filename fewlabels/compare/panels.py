@@ -121,7 +121,8 @@ def _doubts(bench: Bench, network: Classifier, pool: Pool) -> list[Doubt]:
     """By features of the pretrained backbone, which has seen no label."""
     frozen = Classifier(network.backbone_name, network.class_names, pool.source.shape[0])
     load_backbone(frozen, bench.weights(bench.settings.methods[0], bench.settings.shown.pair))
-    return doubtful(outputs(frozen.backbone, pool.source.subset(pool.labelled)), pool.labels)[:GALLERY]
+    features = outputs(frozen.backbone, pool.source.subset(pool.labelled))
+    return doubtful(features, pool.labels, groups=pool.groups)[:GALLERY]
 
 
 def _places(features: np.ndarray) -> dict[str, list[float]]:

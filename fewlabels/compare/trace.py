@@ -1,6 +1,7 @@
 """How the trainings of a comparison went, and what decided them, for its report."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,8 @@ def pretrainings(bench: Bench) -> dict[str, Any]:
             if not file.is_file():
                 continue
             state = json.loads(file.read_text())
-            readings, loss, probed = state["guard"]["readings"], state["curve"], state["by_epoch"]
+            readings, loss = state["guard"]["readings"], state["curve"]
+            probed = [of for of in state["by_epoch"] if not math.isnan(_probed(of))]  # nothing could be held out
             steps = [reading["step"] for reading in readings]
             about = {"name": f"{method}, pair {pair + 1}", "method": method, "pair": pair}
             about |= {"epochs": state["decided"]["epochs"], "seconds": round(state["seconds"], 1)}

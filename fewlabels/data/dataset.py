@@ -107,10 +107,7 @@ def _parted(
     """Training and test of the images of these rows of the listing."""
     tested = divided(listing, share, seed=0)[rows]
     labels = listing.labels[rows]
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(filter(None, listing.groups)))}
-    lone = len(numbers) + np.arange(len(rows))
-    groups = np.array([numbers.get(listing.groups[row], lone[at]) for at, row in enumerate(rows)]) if numbers else None
-    whole = ArraySource(images, labels, listing.class_names, str(listing.root), groups)
+    whole = ArraySource(images, labels, listing.class_names, str(listing.root), listing.groups_of(rows))
     train_rows, test_rows = np.flatnonzero(~tested), np.flatnonzero(tested & (labels != UNLABELLED))
     unnamed = int((tested & (labels == UNLABELLED)).sum())
     if unnamed:

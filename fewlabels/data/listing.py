@@ -39,6 +39,14 @@ class Listing:
         """The path of an image's file, or the file's content."""
         return os.path.join(self.root, self.names[row]) if self.contents is None else self.contents[row]
 
+    def groups_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Numbers int64, one for each of the rows, equal where the group is; None: there are no groups."""
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(filter(None, self.groups)))}
+        if not numbers:
+            return None
+        lone = len(numbers) + np.arange(len(rows))
+        return np.array([numbers.get(self.groups[row], lone[at]) for at, row in enumerate(rows)], np.int64)
+
 
 def listed(path: Path) -> Listing:
     """A folder of images, or a table.

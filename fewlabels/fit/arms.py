@@ -117,7 +117,7 @@ class Arm:
         return self.lab.stages.has(f"{self.name}-{part}-of-all")
 
     def seconds_to_ask(self, pool: Pool, part: str) -> float:
-        """Seconds to ask it of all images, by a trial of some; without what it takes to learn the labels.
+        """Seconds to ask it of all images, by plan or a trial of some; without what it takes to learn the labels.
 
         Args:
             pool: of the part.
@@ -140,7 +140,7 @@ class Kernel(Arm):
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
         classes = len(pool.source.class_names)
-        return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, classes, rows)
+        return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, classes, rows, pool.groups)
 
     def seconds_to_ask(self, pool: Pool, part: str) -> float:
         """See :class:`Arm`."""

@@ -7,6 +7,7 @@ import torch
 from sklearn.preprocessing import normalize
 from torch import nn
 
+from fewlabels.data.source import ArraySource
 from fewlabels.evaluate import outputs
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.probe import logistic_probe
@@ -32,7 +33,7 @@ def probed_head(network: Classifier, pool: Pool, seed: int = 0) -> np.ndarray:
     source = pool.source.subset(pool.labelled)
     features = outputs(network.backbone, source)
     few = len(pool.labelled) <= FEW_SHOTS * len(np.unique(pool.labels))
-    classes, weight, bias = _means(features, source.labels) if few else _logistic(features, source.labels, seed)
+    classes, weight, bias = _means(features, source.labels) if few else _logistic(features, source, seed)
     weight = weight / np.sqrt(weight.shape[1])  # the classifier's features are so many times longer than 1
     head = np.zeros((len(pool.source.class_names), weight.shape[1] + 1))
     head[:, -1] = bias.min() - 10  # a class without a label is not named
@@ -40,9 +41,9 @@ def probed_head(network: Classifier, pool: Pool, seed: int = 0) -> np.ndarray:
     return head
 
 
-def _logistic(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _logistic(features: np.ndarray, source: ArraySource, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Classes, and of each the weights [F] of features of length 1, and the bias."""
-    _, scale, logistic = logistic_probe(features, labels, seed).estimator
+    _, scale, logistic = logistic_probe(features, source.labels, seed, source.groups).estimator
     weight, bias = logistic.coef_, logistic.intercept_
     if len(logistic.classes_) == 2:  # scikit-learn keeps one row for two classes
         weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2

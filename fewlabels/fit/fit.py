@@ -49,6 +49,7 @@ from fewlabels.fit.estimate import (
     mean_of_classes,
     sums_by_group,
 )
+from fewlabels.fit.paces import features_paces
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
 from fewlabels.fit.stages import Stages
@@ -73,6 +74,8 @@ MOST_PROPAGATED = 200_000
 """Images up to which they are: each is compared with each."""
 ENOUGH = 200
 """Images without a label from which on they are learned from, and tell how frequent the classes are."""
+DEAR = 1 / 2
+"""Of the budget: the longest that features may take."""
 NEIGHBOUR = 1 / 8
 """Of the time of a kernel's number, what comparing two images takes."""
 LEAST_SIDE = 5
@@ -215,11 +218,13 @@ class Fit:
         rest, and have been trained already."""
         self.together = settings.strategy in ("auto", "selftrain") and without >= ENOUGH
         """Whether the experts are asked together, and what they say is learned."""
+        self.paces = paces
         self.experts = self._experts()
+        dear = self._time_for_features()
         self._grace = 0.0 if paces else GRACE * settings.budget
-        self.teaches = self.together and bool(self.parts) and self._time_to_self_train()
-        self.stages.tick()  # the trial above has taken some
-        left = settings.budget - (self._features_take() if paces else self.stages.seconds())
+        self.teaches = self.together and bool(self.parts) and self._time_to_self_train(settings.budget - dear)
+        self.stages.tick()  # the trials above have taken some
+        left = settings.budget - (dear if paces else self.stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
 
     def go(self) -> Fitted:
@@ -271,9 +276,9 @@ class Fit:
             self._note(f"finetune: {seconds:.0f} s are too few for the {FineTune.fewest:,} steps it needs; not tried")
         return bool(steps >= FineTune.fewest)
 
-    def _time_to_self_train(self) -> bool:
-        """Whether its part of the budget is enough; a fit that goes on is told what it was told before."""
-        of_budget = self.settings.budget / self._total_weight(True)
+    def _time_to_self_train(self, seconds: float) -> bool:
+        """Whether its part of them is enough; a fit that goes on is told what it was told before."""
+        of_budget = seconds / self._total_weight(True)
 
         def enough() -> np.ndarray:
             seconds = of_budget * WEIGHTS["selftrain"]
@@ -318,20 +323,32 @@ class Fit:
         student = Student(self.lab, self.settings.backbone, self.pool.unlabelled, nothing)
         return np.array([student.fewest, student.steps_in(self.pool, part, seconds)])
 
-    def _features_take(self) -> float:
-        """Seconds of a plan."""
-        if not {"kernel", "propagate"} & set(self.experts):
+    def _time_for_features(self) -> float:
+        """Seconds they take. Where it is too long who needs them is not tried: neighbours, and if need be kernels."""
+        images, paces = len(self.pool.source), self.paces
+        needed = [name for name in ("kernel", "propagate") if name in self.experts]
+        if not needed or not self.parts:  # without a fold nothing is tried
             return 0.0
-        images, pace = len(self.pool.source), self.stages.pace
-        compared = images**2 * NEIGHBOUR * pace("kernel") if "propagate" in self.experts else 0.0
-        embedded = pace("image") if self.weights else 0.0
-        return images * (pace("features") + embedded) + compared
+
+        def seconds() -> np.ndarray:
+            known = features_paces(self.pool.source) if paces is None else paces
+            embedded = paces["image"] if paces and self.weights else 0.0
+            return np.array([images * (known["features"] + embedded), images**2 * NEIGHBOUR * known["kernel"]])
+
+        of_features, of_neighbours = self.stages.array("time-for-features", seconds)
+        longest = DEAR * self.settings.budget
+        for name, takes in (("propagate", of_features + of_neighbours), ("kernel", of_features)):
+            if name in needed and takes > longest and name != self.settings.strategy:
+                self._note(f"{name}: its features of {images:,} images take {takes:.0f} s, too long for it; not tried")
+                self.experts.remove(name)
+                needed.remove(name)
+        return float(min(longest, (of_features if needed else 0.0) + (of_neighbours if "propagate" in needed else 0.0)))
 
     def _share(self, arm: Arm, weight: float, images: int) -> float:
         """Seconds for a part of this weight, which ends in asking the arm of so many images."""
         seconds = self.budget.share(weight)
         if self.stages.planned:
-            of_all = arm.seconds_to_ask(self._pool_of("fold-0"), "fold-0")
+            of_all = arm.seconds_to_ask(self.pool, self.known)
             self.budget.spend(of_all * images / len(self.pool.source))
         return seconds
 

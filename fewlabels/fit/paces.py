@@ -2,7 +2,7 @@
 
 By name: ``supervised``, ``finetune``, ``selftrain`` and ``student``, seconds a step; ``image`` and ``teacher``, seconds
 a view that the classifier's network or the teacher's is asked of; ``features``, seconds an image; ``kernel``, seconds
-an image and label.
+an image and label, of gradient features alone.
 """
 
 import time
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewlabels.data.source import evenly_spaced
+from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.evaluate import TRIED, seconds_an_image
 from fewlabels.fit.arms import Lab, NetworkArm, SelfTrain, Student, Supervised
 from fewlabels.fit.gradients import gradient_features, num_features
@@ -78,13 +78,19 @@ def measured_paces(lab: Lab, pool: Pool, backbone: str, teacher: str) -> dict[st
     paces["finetune"] = paces["supervised"]  # whose steps it has
     half = lab.precision == "bf16-mixed"
     for name, of in (("image", backbone), ("teacher", teacher)):
-        paces[name] = seconds_an_image(lab.fresh(of, pool, "trial"), pool.source, half)
-    some = pool.source.subset(evenly_spaced(pool.source, TRIED))
-    features = gradient_features(some)
-    nothing = np.zeros((len(some), classes))
-    paces["features"] = _seconds(lambda: gradient_features(some)) / len(some)
-    paces["kernel"] = _seconds(lambda: kernel_scores(features, features, 1.0, nothing)) / len(some) ** 2
-    return paces
+        network = lab.fresh(of, pool, "trial").to(memory_format=torch.channels_last)  # as they are read back
+        paces[name] = seconds_an_image(network, pool.source, half)
+    return paces | features_paces(pool.source)
+
+
+def features_paces(source: ArraySource) -> dict[str, float]:
+    """Those of ``features`` and ``kernel``, by a trial of some images."""
+    some = source.subset(evenly_spaced(source, TRIED))
+    features, nothing = gradient_features(some), np.zeros((len(some), 2))
+    return {
+        "features": _seconds(lambda: gradient_features(some)) / len(some),
+        "kernel": _seconds(lambda: kernel_scores(features, features, 1.0, nothing)) / len(some) ** 2,
+    }
 
 
 def _seconds(work: Callable[[], object]) -> float:

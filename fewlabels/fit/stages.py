@@ -28,7 +28,8 @@ class Stages:
         decided: all that decides the result.
         observer: makes one for each training, by name.
         device: where networks are wanted.
-        paces: seconds a step of each arm; None: measured as they come, so that a second fit may have other steps.
+        paces: as :mod:`fewlabels.fit.paces` has them; None: measured as they come, so that a second fit may have other
+            steps.
 
     Raises:
         InputError: if the folder holds a fit with other settings.
@@ -46,7 +47,7 @@ class Stages:
         self.planned = paces is not None
         """Whether steps follow from seconds alone, whatever the clock says."""
         self._paces: dict[str, float] = dict(paces or {})
-        """Seconds a step of each arm, as given or as last seen."""
+        """As given, or the seconds a step of each arm as last seen."""
         self._clock, self._since = self.folder / "seconds.json", time.perf_counter()
         file = self.folder / "decided.json"
         if file.is_file():

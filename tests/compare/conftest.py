@@ -40,7 +40,7 @@ def slow(bench: Bench, taught: float = 40, epochs: int = 1) -> None:
     paces = {"supervised": bench.seconds_of("supervised") / 3.1, "finetune": bench.seconds_of("finetune") / 3.1}
     paces |= {"selftrain": often, "student": often}
     paces |= dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
-    speeds: dict[str, Any] = {f"seconds a step, {bench.computed}": paces}
+    speeds: dict[str, Any] = {f"paces of a fit, {bench.computed}": paces}
     quick = {"epochs": epochs, "engine": asdict(Choice(1))}
     speeds |= {f"{method} in {seconds} s, {bench.computed}": quick for method in bench.settings.methods}
     speeds["threads"] = 1

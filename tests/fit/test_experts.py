@@ -1,5 +1,7 @@
 """Experts that no gradient trains: kernel ridge, labels that spread along neighbours, and their features."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.sparse as sparse
@@ -8,9 +10,10 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
+from fewlabels.fit import kernel
 from fewlabels.fit.arms import CrossFitted, pooled
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
-from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out_error, kernel_ridge
+from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out, _left_out_error, kernel_ridge
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.propagation import ALPHA, neighbour_graph, propagated
 
@@ -51,16 +54,18 @@ def test_features_are_of_length_1_and_of_each_image_alone(shape):
     np.testing.assert_allclose(features[2:3], alone, atol=1e-6)
 
 
-def test_the_error_left_out_is_that_of_leaving_out():
+@pytest.mark.parametrize("groups", [np.arange(12), np.array([7, 3, 3, 7, 3, 0, 0, 3, 9, 9, 9, 9])])
+def test_the_error_left_out_is_that_of_leaving_out(groups):
+    left_out = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     rng = np.random.default_rng(0)
     points, wanted = rng.normal(size=(12, 3)), rng.normal(size=(12, 2))
-    kernel = points @ points.T
+    near = points @ points.T
     errors = []
-    for n in range(12):
-        rest = np.delete(np.arange(12), n)
-        fitted = KernelRidge(alpha=0.3, kernel="precomputed").fit(kernel[np.ix_(rest, rest)], wanted[rest])
-        errors.append(fitted.predict(kernel[n : n + 1, rest])[0] - wanted[n])
-    assert _left_out_error(kernel, wanted, 0.3) == pytest.approx(np.square(errors).mean())
+    for places in left_out:
+        rest = np.delete(np.arange(12), places)
+        fitted = KernelRidge(alpha=0.3, kernel="precomputed").fit(near[np.ix_(rest, rest)], wanted[rest])
+        errors.append(fitted.predict(near[np.ix_(places, rest)]) - wanted[places])
+    assert _left_out_error(near, wanted, 0.3, left_out) == pytest.approx(np.square(np.concatenate(errors)).mean())
 
 
 def test_kernel_ridge_is_that_of_scikit_learn(fmnist):
@@ -76,6 +81,41 @@ def test_kernel_ridge_is_that_of_scikit_learn(fmnist):
     assert min(abs(scores - of_one).max() for of_one in theirs) < 1e-4
     asked = np.array([250, 3])
     np.testing.assert_allclose(kernel_ridge(features, rows, labels, 10, asked), scores[asked], atol=1e-5)
+
+
+def test_a_group_is_left_out_whole_unless_a_class_would_be_gone():
+    groups, labels = np.array([5, 2, 5, 2, 8, 8]), np.array([0, 0, 0, 1, 1, 1])
+    assert [places.tolist() for places in _left_out(labels, groups)] == [[1, 3], [0, 2], [4, 5]]
+    assert sorted(map(tuple, _left_out(np.array([0, 0, 0, 1, 2, 2]), groups))) == [(0, 2), (1,), (3,), (4,), (5,)]
+
+
+def patients(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of length 1 in which a patient's images resemble each other more than those of a class; labels, groups.
+
+    Args:
+        images: of each patient, of whom there are twenty in each of two classes.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(40), images)
+    labels = groups % 2
+    each = rng.normal(size=(40, 30))
+    features = 0.6 * np.eye(30)[labels] * math.sqrt(30) + each[groups] + 0.1 * rng.normal(size=(len(groups), 30))
+    return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32), labels, groups
+
+
+def test_a_kernel_that_knows_patients_is_wider_and_better_on_others(monkeypatch):
+    features, labels, groups = patients(8)
+    known = np.flatnonzero(groups < 20)
+    widths: list[float] = []
+    of_kernel = kernel.kernel_scores
+    monkeypatch.setattr(kernel, "kernel_scores", lambda *args: widths.append(args[2]) or of_kernel(*args))
+    right = []
+    for given in (None, groups[known]):
+        named = kernel_ridge(features, known, labels[known], 2, groups=given).argmax(axis=1)
+        right.append((named == labels)[groups >= 20].mean())
+    assert widths[1] < widths[0]
+    assert right[1] >= right[0]
 
 
 def test_on_real_images_kernel_ridge_beats_pixels(fmnist):

@@ -14,7 +14,7 @@ from fewlabels.fit.arms import CrossFitted
 from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted, heard, preferred
 from fewlabels.fit.loop import Loop
 from fewlabels.fit.objectives import SelfTrainingSettings
-from fewlabels.fit.pool import Pool, held_out
+from fewlabels.fit.pool import Pool
 from fewlabels.fit.stages import Stages
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
@@ -418,10 +418,22 @@ def test_a_plan_pays_for_features_neighbours_and_what_networks_are_asked(fmnist,
     assert left("features", features=0.001) == pytest.approx(600 - images * 0.001)
     assert left("pairs", kernel=1e-6) == pytest.approx(600 - images**2 * 1e-6 / 8)
     assert left("asked", "supervised", image=1e-4) == pytest.approx(600 - folds * images * 6e-4)
-    known = len(pool.labelled) - len(held_out(pool.labels, 0)[0])
-    assert left("kernel", "kernel", kernel=1e-6) == pytest.approx(
-        600 - images**2 * 1e-6 / 8 - folds * images * known * 1e-6
-    )
+    known = len(pool.labelled)
+    paid = images**2 * 1e-6 / 8 + folds * images * known * 1e-6
+    assert left("kernel", "kernel", kernel=1e-6) == pytest.approx(600 - paid)
+    assert left("few", "kernel", features=0.6) == pytest.approx(600 - images * 0.6)
+    assert left("dear", features=0.9) == 600  # kernel and neighbours are not tried
+
+
+def test_by_plan_trainings_have_what_asking_leaves(shortest, fmnist, tmp_path: Path):
+    settings, paces = FitSettings("supervised", 60.0), {"supervised": 1.0, "image": 0.01}
+    made = Fit(pool_of(fmnist), settings, fit_views(1), tmp_path, 0, Observer, paces=paces)
+    given: list[float] = []
+    share = made.budget.share
+    made.budget.share = lambda weight: given.append(share(weight)) or given[-1]  # type: ignore[method-assign]
+    made.go()
+    # A hundred images in six views are six seconds, three times.
+    assert given == pytest.approx([10, 8.8, 7.3, 60 - 10 - 8.8 - 7.3 - 18])
 
 
 def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmnist, tmp_path: Path):
@@ -517,7 +529,7 @@ def test_no_training_gets_more_than_its_share_of_the_time(
 def test_a_trial_is_of_the_budget(monkeypatch, fmnist, tmp_path: Path):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    monkeypatch.setattr(Fit, "_time_to_self_train", takes(now, 100.0, lambda self: True))
+    monkeypatch.setattr(Fit, "_time_to_self_train", takes(now, 100.0, lambda self, seconds: True))
     begun = Fit(pool_of(fmnist), FitSettings(budget=336.0), fit_views(1), tmp_path, 0, Observer)
     assert begun.budget.share(np.inf) == pytest.approx(236.0, abs=5.0)
 

@@ -90,6 +90,24 @@ def test_a_class_of_one_image_leaves_nothing_to_choose_by(probe):
 
 
 @PROBES
+def test_how_well_it_does_is_judged_by_patients_it_has_not_seen(probe):
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 6)
+    labels = rng.permutation(np.arange(30) % 2)[groups]  # no patient's images tell the class of another's
+    features = rng.normal(size=(30, 40))[groups] + 0.1 * rng.normal(size=(len(groups), 40))
+    assert probe(features, labels).cv_macro_f1 > 0.95
+    assert probe(features, labels, groups=groups).cv_macro_f1 < 0.7
+
+
+@PROBES
+def test_a_class_of_one_patient_stays_with_those_who_learn(probe):
+    features, labels = blobs(20)
+    groups = np.where(labels == 2, 0, 1 + np.arange(60) // 4)
+    assert probe(features, labels, groups=groups).cv_macro_f1 > 0.9  # of the two classes that are held out
+    assert math.isnan(probe(features, labels, groups=np.zeros(60, int)).cv_macro_f1)
+
+
+@PROBES
 def test_one_class_is_refused(probe):
     with pytest.raises(InputError, match="two or more"):
         probe(np.zeros((5, 3)), np.zeros(5, dtype=int))
