@@ -207,7 +207,7 @@ def test_the_clean_table_is_a_table(planted, clean, run_cli, tmp_path):
 
 
 def test_what_is_clean_has_nothing_more_to_leave_out(clean, tmp_path, monkeypatch):
-    monkeypatch.setattr("fewlabels.check.doubtful", lambda *_: [])
+    monkeypatch.setattr("fewlabels.check.doubtful", lambda *_, **__: [])
     again = looked(clean, tmp_path / "cache")
     found = findings(again)
     assert len(list(clean_rows(again, found))) == len(again.listing.names)
