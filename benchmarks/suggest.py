@@ -55,7 +55,7 @@ def curve(
         else:
             new = next_batch(pool[others], probabilities[others], wanted, seed).rows
         asked = np.concatenate([asked, others[new]])
-        scores = kernel_ridge(both, asked, labels[asked], classes)
+        scores = kernel_ridge(both[asked], labels[asked], classes).scores(both)
         probabilities = as_probabilities(scores[: len(pool)])
         macro_f1 = f1_score(test_labels, scores[len(pool) :].argmax(axis=1), average="macro")
         seconds = round(time.perf_counter() - began, 1)

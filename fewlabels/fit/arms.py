@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
-from fewlabels.data.source import evenly_spaced
+from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
 from fewlabels.evaluate import TRIED, outputs, seconds_an_image
 from fewlabels.fit.calibration import pool_weights, rarity
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.gradients import gradient_features
-from fewlabels.fit.kernel import MOST_LABELS, kernel_ridge, kernel_scores
+from fewlabels.fit.kernel import KernelRidge, kernel_ridge
 from fewlabels.fit.loop import Loop, LoopSettings, Objective
 from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings, smoothed
 from fewlabels.fit.pool import Pool
@@ -27,6 +27,13 @@ from fewlabels.fit.stages import Stages
 from fewlabels.models.classifier import TEST_VIEWS, Classifier
 from fewlabels.models.weights import load_backbone
 from fewlabels.seeding import seed_from
+
+HELD = 200_000
+"""Images up to which features are kept; of more they are made anew whenever they are asked for."""
+AT_ONCE = 16384
+"""Images whose features are asked for together."""
+MOST_LABELS = 5000
+"""That a kernel learns from: time grows with the third power."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +71,27 @@ class Features:
     """What kernel and graph know of the images: features that no label made, computed when first asked for.
 
     Args:
-        pool: whose images.
-        embed: pretrained embeddings float [N, F], to stand beside the gradients; None: the gradients alone.
+        source: the images.
+        embed: gives pretrained embeddings float [N, F] of images, to stand beside the gradients; None: they are alone.
     """
 
-    def __init__(self, pool: Pool, embed: Callable[[], np.ndarray] | None) -> None:
-        self._pool, self._embed = pool, embed
+    def __init__(self, source: ArraySource, embed: Callable[[ArraySource], np.ndarray] | None) -> None:
+        self._source, self._embed = source, embed
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Float32 [R, F], of length 1."""
+        return self.vectors[rows] if len(self._source) <= HELD else self._made(self._source.subset(rows))
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """Float32 [N, F], of length 1."""
-        gradients = gradient_features(self._pool.source)
+        """Of all images."""
+        return self._made(self._source)
+
+    def _made(self, source: ArraySource) -> np.ndarray:
+        gradients = gradient_features(source)
         if self._embed is None:
             return gradients
-        embeddings = self._embed()
+        embeddings = self._embed(source)
         embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         both: np.ndarray = np.hstack([gradients, embeddings]) / np.float32(np.sqrt(2))
         return both
@@ -139,18 +153,22 @@ class Kernel(Arm):
     name = "kernel"
 
     def _logits(self, pool: Pool, part: str, seconds: float, rows: np.ndarray | None) -> np.ndarray:
-        classes = len(pool.source.class_names)
-        return kernel_ridge(self.features.vectors, pool.labelled, pool.labels, classes, rows, pool.groups)
+        spread = evenly_spaced(pool.labelled, MOST_LABELS)
+        seen, groups = self.features.of(pool.labelled[spread]), None if pool.groups is None else pool.groups[spread]
+        ridge = kernel_ridge(seen, pool.labels[spread], len(pool.source.class_names), groups)
+        rows = np.arange(len(pool.source)) if rows is None else rows
+        parts = np.array_split(rows, -(-len(rows) // AT_ONCE))
+        return np.concatenate([ridge.scores(self.features.of(part)) for part in parts])
 
     def seconds_to_ask(self, pool: Pool, part: str) -> float:
         """See :class:`Arm`."""
         labels = min(len(pool.labels), MOST_LABELS)
 
         def tried() -> float:
-            vectors = self.features.vectors
-            seen, some = vectors[pool.labelled[:MOST_LABELS]], vectors[evenly_spaced(vectors, TRIED)]
+            some, nothing = evenly_spaced(pool.source, TRIED), np.zeros((labels, len(pool.source.class_names)))
+            ridge = KernelRidge(self.features.of(pool.labelled[:labels]), 1.0, nothing)
             began = time.perf_counter()
-            kernel_scores(some, seen, 1.0, np.zeros((labels, len(pool.source.class_names))))
+            ridge.scores(self.features.of(some))
             return (time.perf_counter() - began) / (len(some) * labels)
 
         return len(pool.source) * labels * self.lab.stages.pace("kernel", tried)

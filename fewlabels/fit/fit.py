@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -21,6 +21,7 @@ from fewlabels.engine.precision import fastest_precision
 from fewlabels.errors import InputError, refuse_unknown
 from fewlabels.evaluate import outputs
 from fewlabels.fit.arms import (
+    HELD,
     RARE,
     Arm,
     CrossFitted,
@@ -70,8 +71,6 @@ TAUGHT = ("committee", "selftrain", "kernel", "propagate")
 """What ends in a student."""
 FEW = 50
 """Labels a class up to which they are also propagated."""
-MOST_PROPAGATED = 200_000
-"""Images up to which they are: each is compared with each."""
 ENOUGH = 200
 """Images without a label from which on they are learned from, and tell how frequent the classes are."""
 DEAR = 1 / 2
@@ -210,7 +209,7 @@ class Fit:
         decided |= {"precision": precision, "paces": paces and dict(paces)}
         self.stages = Stages(folder, decided, observer, device, paces)
         self.lab = Lab(self.stages, *views, seed, device, precision)
-        self.features = Features(pool, None if self.weights is None else self._embedded)
+        self.features = Features(pool.source, None if self.weights is None else self._embed)
         self.parts = held_out(pool.labels, seed, pool.groups)
         alone = len(self.parts) == 1 and len(self.parts[0]) <= len(pool.labelled) / 5  # of groups it may be half
         self.known = "fold-0" if alone else "all"
@@ -257,7 +256,7 @@ class Fit:
             "probe": all_of_them and pretrained,
             "finetune": all_of_them and pretrained,
             "kernel": self.together,
-            "propagate": self.together and few and len(self.pool.source) <= MOST_PROPAGATED,
+            "propagate": self.together and few and len(self.pool.source) <= HELD,
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 
@@ -333,7 +332,9 @@ class Fit:
         def seconds() -> np.ndarray:
             known = features_paces(self.pool.source) if paces is None else paces
             embedded = paces["image"] if paces and self.weights else 0.0
-            return np.array([images * (known["features"] + embedded), images**2 * NEIGHBOUR * known["kernel"]])
+            # Of many images they are made anew for each fold and in the end.
+            times = 1 if images <= HELD or self.known != "all" else 1 + len(self.parts)
+            return np.array([times * images * (known["features"] + embedded), images**2 * NEIGHBOUR * known["kernel"]])
 
         of_features, of_neighbours = self.stages.array("time-for-features", seconds)
         longest = DEAR * self.settings.budget
@@ -612,11 +613,15 @@ class Fit:
         spaced: np.ndarray = rows[evenly_spaced(rows, min(LOOKED_AT, -(-len(rows) // KEPT_EVERY)))]
         return spaced
 
-    def _embedded(self) -> np.ndarray:
+    def _embed(self, source: ArraySource) -> np.ndarray:
+        return outputs(self._pretrained, source)
+
+    @cached_property
+    def _pretrained(self) -> nn.Module:
         assert self.weights is not None
         network = self.lab.fresh(self.settings.backbone, self.pool, "features")
         load_backbone(network, self.weights)
-        return outputs(network.backbone, self.pool.source)
+        return network.backbone
 
     def _finished(self, network: Classifier, scale: float, shift: np.ndarray) -> Classifier:
         absent = np.setdiff1d(np.arange(len(network.class_names)), self.pool.labels)

@@ -17,7 +17,7 @@ from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.evaluate import TRIED, seconds_an_image
 from fewlabels.fit.arms import Lab, NetworkArm, SelfTrain, Student, Supervised
 from fewlabels.fit.gradients import gradient_features, num_features
-from fewlabels.fit.kernel import kernel_scores
+from fewlabels.fit.kernel import KernelRidge
 from fewlabels.fit.objectives import LabelSettings, SelfTrainingSettings
 from fewlabels.fit.pool import Pool
 from fewlabels.models.backbones import make_backbone, refuse_size
@@ -89,7 +89,7 @@ def features_paces(source: ArraySource) -> dict[str, float]:
     features, nothing = gradient_features(some), np.zeros((len(some), 2))
     return {
         "features": _seconds(lambda: gradient_features(some)) / len(some),
-        "kernel": _seconds(lambda: kernel_scores(features, features, 1.0, nothing)) / len(some) ** 2,
+        "kernel": _seconds(lambda: KernelRidge(features, 1.0, nothing).scores(features)) / len(some) ** 2,
     }
 
 

@@ -49,12 +49,13 @@ def test_labels_that_the_folds_did_not_see_are_foretold(fmnist):
         rows = balanced_indices(some.labels, 300, seed)
         labels = some.labels[rows]
         rest = np.setdiff1d(np.arange(len(some)), rows)
-        said = kernel_ridge(features, rows, labels, 10)[rest].argmax(axis=1)
+        said = kernel_ridge(features[rows], labels, 10).scores(features[rest]).argmax(axis=1)
         truth = f1_score(some.labels[rest], said, average="macro")
         confusion = np.zeros((10, 10), int)
         for held in folds(labels, 3, seed):
             learned = np.setdiff1d(np.arange(300), held)
-            said = kernel_ridge(features[rows], learned, labels[learned], 10)[held].argmax(axis=1)
+            ridge = kernel_ridge(features[rows[learned]], labels[learned], 10)
+            said = ridge.scores(features[rows[held]]).argmax(axis=1)
             confusion += confusion_of(labels[held], said, 10)
         found = expected_macro_f1(confusion, classes, seed, len(rest), 2 / 3)
         inside += found.low <= truth <= found.high

@@ -10,8 +10,8 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
-from fewlabels.fit import kernel
-from fewlabels.fit.arms import CrossFitted, pooled
+from fewlabels.fit import arms
+from fewlabels.fit.arms import CrossFitted, Features, pooled
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
 from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out, _left_out_error, kernel_ridge
 from fewlabels.fit.pool import Pool
@@ -71,7 +71,7 @@ def test_the_error_left_out_is_that_of_leaving_out(groups):
 def test_kernel_ridge_is_that_of_scikit_learn(fmnist):
     features = gradient_features(fmnist.train.first_k(300))
     rows, labels = np.arange(100), fmnist.train.labels[:100]
-    scores = kernel_ridge(features, rows, labels, 10)
+    scores = kernel_ridge(features[rows], labels, 10).scores(features)
     wanted = np.eye(10)[labels] - 0.1
     theirs = [
         KernelRidge(alpha=penalty, kernel="rbf", gamma=width).fit(features[rows], wanted).predict(features)
@@ -79,8 +79,23 @@ def test_kernel_ridge_is_that_of_scikit_learn(fmnist):
         for penalty in PENALTIES
     ]
     assert min(abs(scores - of_one).max() for of_one in theirs) < 1e-4
-    asked = np.array([250, 3])
-    np.testing.assert_allclose(kernel_ridge(features, rows, labels, 10, asked), scores[asked], atol=1e-5)
+
+
+def test_features_of_very_many_images_are_made_when_they_are_needed(monkeypatch, fmnist):
+    source, rows = fmnist.train.first_k(60), np.array([50, 3, 3])
+
+    def embedded(images: ArraySource) -> np.ndarray:
+        asked.append(len(images))
+        return images.images.reshape(len(images), -1).astype(np.float32)
+
+    asked: list[int] = []
+    kept = Features(source, embedded)
+    first, again = kept.of(rows), kept.of(rows)
+    assert asked == [60]
+    monkeypatch.setattr(arms, "HELD", 59)
+    np.testing.assert_allclose(Features(source, embedded).of(rows), first, atol=1e-6)
+    np.testing.assert_array_equal(first, again)
+    assert asked == [60, 3]
 
 
 def test_a_group_is_left_out_whole_unless_a_class_would_be_gone():
@@ -104,24 +119,20 @@ def patients(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32), labels, groups
 
 
-def test_a_kernel_that_knows_patients_is_wider_and_better_on_others(monkeypatch):
+def test_a_kernel_that_knows_patients_is_wider_and_no_worse_on_others():
     features, labels, groups = patients(8)
-    known = np.flatnonzero(groups < 20)
-    widths: list[float] = []
-    of_kernel = kernel.kernel_scores
-    monkeypatch.setattr(kernel, "kernel_scores", lambda *args: widths.append(args[2]) or of_kernel(*args))
-    right = []
-    for given in (None, groups[known]):
-        named = kernel_ridge(features, known, labels[known], 2, groups=given).argmax(axis=1)
-        right.append((named == labels)[groups >= 20].mean())
-    assert widths[1] < widths[0]
+    known, others = groups < 20, groups >= 20
+    alone, together = (kernel_ridge(features[known], labels[known], 2, of) for of in (None, groups[known]))
+    assert together.width < alone.width
+    right = [(ridge.scores(features[others]).argmax(axis=1) == labels[others]).mean() for ridge in (alone, together)]
     assert right[1] >= right[0]
 
 
 def test_on_real_images_kernel_ridge_beats_pixels(fmnist):
     """0.8174 is logistic regression's figure for raw pixels, 1,000 labels and scikit-learn's best C."""
     source = fmnist.train.first_k(3000)
-    scores = kernel_ridge(gradient_features(source), np.arange(1000), source.labels[:1000], 10)
+    features = gradient_features(source)
+    scores = kernel_ridge(features[:1000], source.labels[:1000], 10).scores(features)
     assert f1_score(source.labels[1000:], scores[1000:].argmax(axis=1), average="macro") > 0.84
 
 
@@ -155,7 +166,7 @@ def test_labels_that_spread_beat_kernel_ridge_where_they_are_few(fmnist):
     features = gradient_features(source)
     rows = np.concatenate([np.flatnonzero(source.labels == cls)[:2] for cls in range(10)])
     spread = propagated(neighbour_graph(features), rows, source.labels[rows], 10).argmax(axis=1)
-    ridge = kernel_ridge(features, rows, source.labels[rows], 10).argmax(axis=1)
+    ridge = kernel_ridge(features[rows], source.labels[rows], 10).scores(features).argmax(axis=1)
     scores = [f1_score(source.labels, named, average="macro") for named in (spread, ridge)]
     assert scores[0] > scores[1] + 0.02
 
