@@ -32,6 +32,7 @@ from fewlabels.article.summary import ArmSummary, claims, summarise
 from fewlabels.compare.plan import CompareSettings
 from fewlabels.evidence import sign_flip_p
 from fewlabels.files import written_whole
+from fewlabels.fit.arms import HELD
 
 ROOT = Path(__file__).parent.parent
 SPEED_PLOT = ROOT / "docs" / "pretrain_speed.svg"
@@ -510,7 +511,7 @@ def scale_images() -> str:
             duration(images / rate(speeds, "article")),
             gigabytes(images * COLOUR),
             duration(images / rate(speeds, "resnet18")),
-            gigabytes(images * FEATURE_BYTES),
+            gigabytes(min(images, HELD) * FEATURE_BYTES),
         ]
         for images in IMAGES
     ]

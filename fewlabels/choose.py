@@ -77,11 +77,11 @@ def score_of(method: Method, source: ImageSource, views: Views, seed: int) -> fl
     return label_free_scores(method, source, views, seed, (SCORE,))[SCORE]
 
 
-def _comparable(labelled: ArraySource) -> ArraySource | None:
+def _comparable(labelled: ArraySource, seed: int) -> ArraySource | None:
     """Those that cross-validation can use: of classes with two or more; None if it can hold out nothing."""
     often = np.flatnonzero(np.bincount(labelled.labels) >= 2)
     usable = labelled.subset(np.flatnonzero(np.isin(labelled.labels, often)))
-    return usable if len(often) >= 2 and splits_of(usable.labels, 0, usable.groups) else None
+    return usable if len(often) >= 2 and splits_of(usable.labels, seed, usable.groups) else None
 
 
 def better(usual: K, scores: dict[K, float]) -> K:
@@ -125,7 +125,7 @@ class AutoPretraining:
         engine: Engine,
     ) -> None:
         self.source, self.settings, self.recipes = source, settings, recipes
-        self.labelled = None if labelled is None else _comparable(labelled)
+        self.labelled = None if labelled is None else _comparable(labelled, seed)
         self.folder, self.seed, self.observer, self.engine = folder, seed, observer, engine
         self.file = run_folder.choice_file(folder)
         about = {"data": fingerprint(source), "labels": len(self.labelled or ()), "recipes": recipes, "seed": seed}
@@ -261,7 +261,7 @@ class AutoPretraining:
 
     def _why_method(self, best: Trial, trials: list[Trial]) -> str:
         if best.cv_macro_f1 is None:
-            wanted = "no labels to compare methods by (two of each of two classes are needed)"
+            wanted = "no labels to compare methods by (two classes are needed, of which some can be held out)"
             return f"method {best.method}: there are {wanted}, and this is the default"
         others = ", ".join(
             f"{t.method} {'collapsed' if t.cv_macro_f1 is None else f'{t.cv_macro_f1:.3f}'}"

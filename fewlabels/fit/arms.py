@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
-from fewlabels.evaluate import TRIED, outputs, seconds_an_image
+from fewlabels.evaluate import outputs, seconds_an_image, tried_images
 from fewlabels.fit.calibration import pool_weights, rarity
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.gradients import gradient_features
@@ -165,7 +165,7 @@ class Kernel(Arm):
         labels = min(len(pool.labels), MOST_LABELS)
 
         def tried() -> float:
-            some, nothing = evenly_spaced(pool.source, TRIED), np.zeros((labels, len(pool.source.class_names)))
+            some, nothing = tried_images(pool.source), np.zeros((labels, len(pool.source.class_names)))
             ridge = KernelRidge(self.features.of(pool.labelled[:labels]), 1.0, nothing)
             began = time.perf_counter()
             ridge.scores(self.features.of(some))
@@ -357,7 +357,7 @@ class CrossFitted:
     parts: list[np.ndarray]
     """int64: the labelled images that each fold held out, as places in ``pool.labelled``."""
     logits: list[np.ndarray]
-    """Of every image of the source by each fold, float32 [N, K]."""
+    """Of every image of the source by each fold, float32 [N, K]; nan of those that it was not asked of."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the experts that these logits are pooled from, and of ``RARE``."""
 
@@ -393,7 +393,7 @@ class CrossFitted:
 
 
 def cross_fit(
-    arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[], float], rows: np.ndarray | None = None
+    arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[], float], of_all: bool = True
 ) -> CrossFitted:
     """Use the arm once for each part that is held out, without its labels.
 
@@ -402,9 +402,12 @@ def cross_fit(
         pool: all labels that may be used.
         parts: places in ``pool.labelled``.
         seconds: is asked before each part.
-        rows: int64, of the source: whom the arm is asked of; None: all.
+        of_all: whether the arm is asked of all images, or of those that are held out.
     """
-    logits = [arm.logits(pool.without(places), f"fold-{fold}", seconds(), rows) for fold, places in enumerate(parts)]
+    logits = []
+    for fold, places in enumerate(parts):
+        rows = None if of_all else pool.labelled[places]
+        logits.append(arm.logits(pool.without(places), f"fold-{fold}", seconds(), rows))
     return CrossFitted(pool, parts, logits)
 
 

@@ -19,7 +19,7 @@ from fewlabels.data.source import ArraySource, digest, evenly_spaced, identity
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import fastest_precision
 from fewlabels.errors import InputError, refuse_unknown
-from fewlabels.evaluate import outputs
+from fewlabels.evaluate import outputs, seconds_an_image
 from fewlabels.fit.arms import (
     HELD,
     RARE,
@@ -225,6 +225,8 @@ class Fit:
         self.stages.tick()  # the trials above have taken some
         left = settings.budget - (dear if paces else self.stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
+        if paces:
+            self.budget.kept = self._asking(self.teaches)
 
     def go(self) -> Fitted:
         """Try the arms on folds, take the best, and make the classifier."""
@@ -277,13 +279,14 @@ class Fit:
 
     def _time_to_self_train(self, seconds: float) -> bool:
         """Whether its part of them is enough; a fit that goes on is told what it was told before."""
+        if self.stages.planned:
+            seconds -= self._asking(True)
         of_budget = seconds / self._total_weight(True)
 
         def enough() -> np.ndarray:
             seconds = of_budget * WEIGHTS["selftrain"]
             classes = len(self.pool.source.class_names)
-            nothing = {"fold-0": np.zeros((len(self.pool.source), classes))}
-            arm = SelfTrain(self.lab, self.settings.teacher, np.full(classes, 1 / classes), nothing)
+            arm = self._teacher({"fold-0": np.zeros((len(self.pool.source), classes))})
             return np.array([seconds, arm.fewest, arm.steps_in(self.pool, "fold-0", seconds)])
 
         seconds, fewest, steps = self.stages.array("time-to-self-train", enough)
@@ -326,12 +329,15 @@ class Fit:
         """Seconds they take. Where it is too long who needs them is not tried: neighbours, and if need be kernels."""
         images, paces = len(self.pool.source), self.paces
         needed = [name for name in ("kernel", "propagate") if name in self.experts]
-        if not needed or not self.parts:  # without a fold nothing is tried
+        wished = self.settings.strategy in needed  # and is tried whatever it takes
+        if not needed or not self.parts or (wished and paces is None):  # without a fold nothing is tried
             return 0.0
 
         def seconds() -> np.ndarray:
             known = features_paces(self.pool.source) if paces is None else paces
-            embedded = paces["image"] if paces and self.weights else 0.0
+            embedded = 0.0
+            if self.weights:
+                embedded = seconds_an_image(self._pretrained, self.pool.source) if paces is None else paces["image"]
             # Of many images they are made anew for each fold and in the end.
             times = 1 if images <= HELD or self.known != "all" else 1 + len(self.parts)
             return np.array([times * images * (known["features"] + embedded), images**2 * NEIGHBOUR * known["kernel"]])
@@ -345,13 +351,29 @@ class Fit:
                 needed.remove(name)
         return float(min(longest, (of_features if needed else 0.0) + (of_neighbours if "propagate" in needed else 0.0)))
 
-    def _share(self, arm: Arm, weight: float, images: int) -> float:
+    def _share(self, arm: Arm, weight: float, images: float) -> float:
         """Seconds for a part of this weight, which ends in asking the arm of so many images."""
-        seconds = self.budget.share(weight)
-        if self.stages.planned:
-            of_all = arm.seconds_to_ask(self.pool, self.known)
-            self.budget.spend(of_all * images / len(self.pool.source))
-        return seconds
+        if not self.stages.planned:
+            return self.budget.share(weight)
+        self.budget.spend(self._to_ask(arm, images))
+        if arm.name in (*TRAINED, "selftrain"):
+            return self.budget.share(weight)
+        self.budget.forgo(weight)
+        return 0.0  # it takes what it takes
+
+    def _to_ask(self, arm: Arm, images: float) -> float:
+        return arm.seconds_to_ask(self.pool, self.known) * images / len(self.pool.source)
+
+    def _asking(self, teaches: bool) -> float:
+        """Seconds of a plan to ask all on the folds and in the end; at most half of the budget."""
+        images, folds = len(self.pool.source), len(self.parts)
+        of_all = images * (folds + (self.known == "all"))  # what is known of a part alone has been asked
+        if not teaches:
+            of_all = sum(map(len, self.parts)) + (images if self.together else 0)
+        seconds = sum(self._to_ask(self._arm(name), of_all) for name in self.experts)
+        if teaches:
+            seconds += self._to_ask(self._teacher({}), images * (folds + 1))
+        return float(min(self.settings.budget / 2, seconds))
 
     def _total_weight(self, teaches: bool) -> float:
         folds = sum(map(self._on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
@@ -373,15 +395,16 @@ class Fit:
         """Of each expert; of all together, as ``committee``; of what learns from them, if there is time."""
         tried: dict[str, CrossFitted] = {}
         said: dict[str, CrossFitted] = {}
-        rows = None if self.teaches else self.pool.labelled  # teachers need a word on all images, from every fold
+        # Teachers need a word on all images, from every fold.
+        images = len(self.pool.source) if self.teaches else float(np.mean([len(part) for part in self.parts]))
         # First those that take what they take, so that the others share what is left.
         for name in sorted(self.experts, key=TRAINED.__contains__):
             if name == "supervised":
                 self._plan_networks()
             if name in self.experts:
-                arm, images = self._arm(name), len(self.pool.source if rows is None else rows)
+                arm = self._arm(name)
                 seconds = partial(self._share, arm, self._on_a_fold(name), images)
-                said[name] = cross_fit(arm, self.pool, self.parts, seconds, rows)
+                said[name] = cross_fit(arm, self.pool, self.parts, seconds, self.teaches)
                 self._tell(name, tried, pooled({name: said[name]}))
         tried, said = ({name: of[name] for name in self.experts} for of in (tried, said))
         self.budget.kept = 0.0
@@ -393,7 +416,7 @@ class Fit:
 
     def _plan_networks(self) -> None:
         """Divide what is left when all else has been tried."""
-        if "kernel" in self.experts:
+        if "kernel" in self.experts and not self.stages.planned:
             kernel, fold = self._arm("kernel"), self._pool_of("fold-0")
             # Kept, since a fit that goes on may need no features any more.
             to_ask = self.stages.array("time-to-ask", lambda: np.array(kernel.seconds_to_ask(fold, "fold-0")))
@@ -406,7 +429,7 @@ class Fit:
         committee = tried["committee"]
         hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
         self.shares = self._shares(committee.mean(self._some))
-        arm = SelfTrain(self.lab, self.settings.teacher, self.shares, hints)
+        arm = self._teacher(hints, self.shares)
         seconds = partial(self._share, arm, WEIGHTS["selftrain"], len(self.pool.source))
         teachers = cross_fit(arm, self.pool, self.parts, seconds)
         self._tell("selftrain", tried, pooled({"teachers": teachers, "committee": committee}))
@@ -426,6 +449,12 @@ class Fit:
             return Propagate(self.lab, self.features)
         assert self.weights is not None  # the others are wanted only with weights
         return (Probe if name == "probe" else FineTune)(self.lab, backbone, self.weights)
+
+    def _teacher(self, hints: dict[str, np.ndarray], prior: np.ndarray | None = None) -> SelfTrain:
+        classes = len(self.pool.source.class_names)
+        return SelfTrain(
+            self.lab, self.settings.teacher, np.full(classes, 1 / classes) if prior is None else prior, hints
+        )
 
     def _shares(self, calibrated: np.ndarray) -> np.ndarray:
         """Of the classes, float [K], among images with these probabilities [N, K], which took them to be equal."""
@@ -508,7 +537,7 @@ class Fit:
         teacher = None
         if name == "selftrain":
             prior = self._shares(tried[name].mean(self._some))
-            arm = SelfTrain(self.lab, self.settings.teacher, prior, {"all": logs})
+            arm = self._teacher({"all": logs}, prior)
             logits = arm.logits(pool, "all", self._share(arm, WEIGHTS["teacher"], len(pool.source)))
             if self.settings.teacher == self.settings.backbone:
                 teacher = start = arm.train(pool, "all", 0.0)
@@ -723,6 +752,7 @@ class Budget:
         """What is no training takes so long by plan; a clock sees it by itself."""
         if self._planned is not None:
             self._planned -= seconds
+            self.kept = max(0.0, self.kept - seconds)
 
     def left_after(self, seconds: float, weight: float) -> float:
         """Seconds that are left after some that are not planned, and after parts of this weight together."""
