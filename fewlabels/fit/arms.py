@@ -1,5 +1,6 @@
 """The ways from labels to what is said of every image that a fit chooses between; each can be tried on folds."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from scipy.special import log_softmax
 from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
-from fewlabels.evaluate import outputs, seconds_an_image, tried_images
+from fewlabels.evaluate import TRIED, outputs, seconds_an_image, tried_images
 from fewlabels.fit.calibration import pool_weights, rarity
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.gradients import gradient_features
@@ -30,8 +31,8 @@ from fewlabels.seeding import seed_from
 
 HELD = 200_000
 """Images up to which features are kept; of more they are made anew whenever they are asked for."""
-AT_ONCE = 16384
-"""Images whose features are asked for together."""
+AT_ONCE, COPIED = 16384, 2**28
+"""Images whose features are asked for together, and pixels that are copied to make them."""
 MOST_LABELS = 5000
 """That a kernel learns from: time grows with the third power."""
 
@@ -80,7 +81,17 @@ class Features:
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """Float32 [R, F], of length 1."""
-        return self.vectors[rows] if len(self._source) <= HELD else self._made(self._source.subset(rows))
+        if self.held:
+            known: np.ndarray = self.vectors[rows]
+            return known
+        at_once = max(1, COPIED // math.prod(self._source.shape))
+        parts = np.array_split(rows, -(-len(rows) // at_once))
+        return np.concatenate([self._made(self._source.subset(part)) for part in parts])
+
+    @property
+    def held(self) -> bool:
+        """Whether those of all images are kept."""
+        return len(self._source) <= HELD
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -165,7 +176,8 @@ class Kernel(Arm):
         labels = min(len(pool.labels), MOST_LABELS)
 
         def tried() -> float:
-            some, nothing = tried_images(pool.source), np.zeros((labels, len(pool.source.class_names)))
+            some = evenly_spaced(pool.source, TRIED) if self.features.held else tried_images(pool.source)
+            nothing = np.zeros((labels, len(pool.source.class_names)))
             ridge = KernelRidge(self.features.of(pool.labelled[:labels]), 1.0, nothing)
             began = time.perf_counter()
             ridge.scores(self.features.of(some))

@@ -225,8 +225,11 @@ class Fit:
         self.stages.tick()  # the trials above have taken some
         left = settings.budget - (dear if paces else self.stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self.stages.planned)
+        self._divided = settings.budget
+        """Seconds for trainings, as planned."""
         if paces:
-            self.budget.kept = self._asking(self.teaches)
+            self.budget.kept = min(left / 2, self._asking(self.experts, self.teaches))
+            self._divided = left - self.budget.kept
 
     def go(self) -> Fitted:
         """Try the arms on folds, take the best, and make the classifier."""
@@ -280,7 +283,8 @@ class Fit:
     def _time_to_self_train(self, seconds: float) -> bool:
         """Whether its part of them is enough; a fit that goes on is told what it was told before."""
         if self.stages.planned:
-            seconds -= self._asking(True)
+            in_the_end = 1 / len(self.parts)  # of what is asked on the folds
+            seconds = max(0.0, seconds - self._asking(self.experts, True) * (1 + in_the_end))
         of_budget = seconds / self._total_weight(True)
 
         def enough() -> np.ndarray:
@@ -309,7 +313,8 @@ class Fit:
             experts = [self._arm(expert) for expert in heard(tried[name].weights) if expert in self.experts]
             left, fold = [arm for arm in experts if not arm.asked(self.known)], self._pool_of("fold-0")
             asking = sum(arm.seconds_to_ask(fold, "fold-0") for arm in left)
-            seconds = self.budget.left_after(asking, sum(self._once_more(arm.name) for arm in left))
+            trained = [arm for arm in left if arm.name in TRAINED or not self.stages.planned]
+            seconds = self.budget.left_after(asking, sum(self._once_more(arm.name) for arm in trained))
             return self._steps_of_a_student(f"of-{name}", seconds)
 
         fewest, steps = self.stages.array(f"time-to-learn-from-{name}", enough)
@@ -339,7 +344,7 @@ class Fit:
             if self.weights:
                 embedded = seconds_an_image(self._pretrained, self.pool.source) if paces is None else paces["image"]
             # Of many images they are made anew for each fold and in the end.
-            times = 1 if images <= HELD or self.known != "all" else 1 + len(self.parts)
+            times = 1 + len(self.parts) if images > HELD and self.together and self.known == "all" else 1
             return np.array([times * images * (known["features"] + embedded), images**2 * NEIGHBOUR * known["kernel"]])
 
         of_features, of_neighbours = self.stages.array("time-for-features", seconds)
@@ -364,16 +369,12 @@ class Fit:
     def _to_ask(self, arm: Arm, images: float) -> float:
         return arm.seconds_to_ask(self.pool, self.known) * images / len(self.pool.source)
 
-    def _asking(self, teaches: bool) -> float:
-        """Seconds of a plan to ask all on the folds and in the end; at most half of the budget."""
-        images, folds = len(self.pool.source), len(self.parts)
-        of_all = images * (folds + (self.known == "all"))  # what is known of a part alone has been asked
-        if not teaches:
-            of_all = sum(map(len, self.parts)) + (images if self.together else 0)
-        seconds = sum(self._to_ask(self._arm(name), of_all) for name in self.experts)
-        if teaches:
-            seconds += self._to_ask(self._teacher({}), images * (folds + 1))
-        return float(min(self.settings.budget / 2, seconds))
+    def _asking(self, experts: list[str], teaches: bool) -> float:
+        """Seconds of a plan to ask them, and teachers, on the folds."""
+        of_all = len(self.parts) * len(self.pool.source)
+        images = of_all if teaches else sum(map(len, self.parts))
+        seconds = sum(self._to_ask(self._arm(name), images) for name in experts)
+        return seconds + (self._to_ask(self._teacher({}), of_all) if teaches else 0.0)
 
     def _total_weight(self, teaches: bool) -> float:
         folds = sum(map(self._on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
@@ -407,22 +408,24 @@ class Fit:
                 said[name] = cross_fit(arm, self.pool, self.parts, seconds, self.teaches)
                 self._tell(name, tried, pooled({name: said[name]}))
         tried, said = ({name: of[name] for name in self.experts} for of in (tried, said))
-        self.budget.kept = 0.0
         if self.together:
             self._tell("committee", tried, pooled(said))
         if self.teaches:
             self._self_train(tried)
+        self.budget.kept = 0.0
         return tried
 
     def _plan_networks(self) -> None:
         """Divide what is left when all else has been tried."""
-        if "kernel" in self.experts and not self.stages.planned:
+        if "kernel" in self.experts:
             kernel, fold = self._arm("kernel"), self._pool_of("fold-0")
             # Kept, since a fit that goes on may need no features any more.
             to_ask = self.stages.array("time-to-ask", lambda: np.array(kernel.seconds_to_ask(fold, "fold-0")))
-            self.budget.kept = min(self.settings.budget / 4, float(to_ask))
+            self.budget.kept += min(self.settings.budget / 4, float(to_ask))
         if "finetune" in self.experts and not self._time_to_finetune():
             self.budget.forgo(self._on_a_fold("finetune"))
+            if self.stages.planned:
+                self.budget.kept = max(0.0, self.budget.kept - self._asking(["finetune"], self.teaches))
             self.experts.remove("finetune")
 
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
@@ -496,8 +499,9 @@ class Fit:
             return self._student(name, tried) if name == "selftrain" or self._time_to_learn(name, tried) else None
         weights = tried[name].weights
         # A fit that goes on has less time left, and is told what it was told before.
+        self.budget.spend(self._to_ask(self._arm(name), len(self._some)) if self.stages.planned else 0.0)
         left = float(self.stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
-        on_a_fold = self.settings.budget * self._on_a_fold(name) / self._total_weight(self.teaches)
+        on_a_fold = self._divided * self._on_a_fold(name) / self._total_weight(self.teaches)
         # Where too little time is left, a network is taken that is asked beside others.
         worth_it = on_a_fold * (WORTH_IT if self.known == "fold-0" else 1.0)
         part, seconds = ("final", left) if left > worth_it else (self.known, on_a_fold)
