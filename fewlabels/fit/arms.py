@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -265,13 +265,17 @@ class Supervised(NetworkArm):
 
     labels: LabelSettings = LabelSettings()
     settings: LoopSettings = LoopSettings()
+    start: Classifier | None = None
+    """One that knows fewer labels: the training goes on from its weights, at half the rate."""
 
     name = "supervised"
-    at_most = 4000
 
     def loop(self, pool: Pool, part: str) -> Loop:
         network, objective = self.lab.fresh(self.backbone, pool, part), self.lab.labels(pool, part, self.labels)
-        return self._looped(part, network, objective, self.settings)
+        if self.start is None:
+            return self._looped(part, network, objective, self.settings)
+        network.load_state_dict(self.start.state_dict())
+        return self._looped(part, network, objective, replace(self.settings, lr=self.settings.lr / 2))
 
 
 @dataclass(frozen=True)

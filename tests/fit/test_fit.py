@@ -18,8 +18,9 @@ from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.stages import Stages
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
-from fewlabels.models.weights import save_backbone, save_classifier
+from fewlabels.models.weights import load_classifier, save_backbone, save_classifier
 from fewlabels.observe import Observer
+from fewlabels.seeding import seed_from
 from fewlabels.views.recipes import fit_views
 
 STEPS = {"supervised": 50, "finetune": 10, "selftrain": 30, "student": 80}
@@ -577,6 +578,22 @@ def test_where_a_part_is_held_out_alone_the_others_are_learned_once(short, monke
     trained = {file.stem for file in (tmp_path / "stages").glob("*.safetensors")}
     assert trained == {"supervised-fold-0", "student-of-committee"}
     assert np.isfinite(np.load(tmp_path / "stages" / "supervised-fold-0-of-all.npy")).all()
+
+
+def test_a_training_with_the_tenth_goes_on_from_the_one_without(shortest, monkeypatch, fmnist, tmp_path: Path):
+    monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    pool = pool_of(fmnist)
+    fitted(pool, tmp_path, strategy="supervised")
+    fold, final = (
+        load_classifier(tmp_path / "stages" / f"supervised-{part}.safetensors") for part in ("fold-0", "final")
+    )
+    fresh = Classifier("article", pool.source.class_names, 1, seed_from(0, "final"))
+
+    def apart(one: Classifier, other: Classifier) -> float:
+        pairs = zip(one.backbone.parameters(), other.backbone.parameters(), strict=True)
+        return float(sum((a - b).detach().square().sum() for a, b in pairs))
+
+    assert 0 < apart(final, fold) < apart(final, fresh) / 4
 
 
 def test_images_of_one_group_make_what_is_foretold_less_sure(shortest, monkeypatch, fmnist, tmp_path: Path):
