@@ -266,7 +266,7 @@ class Supervised(NetworkArm):
     labels: LabelSettings = LabelSettings()
     settings: LoopSettings = LoopSettings()
     start: Classifier | None = None
-    """One that knows fewer labels: the training goes on from its weights, at half the rate."""
+    """One that knows fewer labels: the training goes on from its weights, at a quarter of the rate."""
 
     name = "supervised"
 
@@ -275,7 +275,7 @@ class Supervised(NetworkArm):
         if self.start is None:
             return self._looped(part, network, objective, self.settings)
         network.load_state_dict(self.start.state_dict())
-        return self._looped(part, network, objective, replace(self.settings, lr=self.settings.lr / 2))
+        return self._looped(part, network, objective, replace(self.settings, lr=self.settings.lr / 4))
 
 
 @dataclass(frozen=True)
@@ -298,6 +298,8 @@ class FineTune(NetworkArm):
     weights: Path
     labels: LabelSettings = LabelSettings()
     settings: LoopSettings = LoopSettings(lr=1e-3)
+    start: Classifier | None = None
+    """As :class:`Supervised` has it."""
 
     name = "finetune"
     at_most = 2000
@@ -305,8 +307,11 @@ class FineTune(NetworkArm):
     """Steps; where others share its time, it is not worth it in fewer."""
 
     def loop(self, pool: Pool, part: str) -> Loop:
-        network = self.lab.probed(self.backbone, self.weights, pool, part)
-        groups, objective = layerwise(network, self.settings.lr), self.lab.labels(pool, part, self.labels)
+        network, lr = self.lab.probed(self.backbone, self.weights, pool, part), self.settings.lr
+        if self.start is not None:
+            network.load_state_dict(self.start.state_dict())
+            lr /= 4
+        groups, objective = layerwise(network, lr), self.lab.labels(pool, part, self.labels)
         return self._looped(part, network, objective, self.settings, groups)
 
 

@@ -88,9 +88,9 @@ GRACE = 0.06
 NEVER = -1e4
 """The logit of a class that has no label."""
 ALONE = 3.0
-"""Times its usual weight a network has on a part that is held out alone: as much as ``final``."""
-WORTH_IT = 0.75
-"""Of that time: what a final training needs, for a tenth more labels, so as not to learn less."""
+"""Times its usual weight a network has where a part is held out alone; ``final``, which goes on from it, has less."""
+WORTH_IT = 0.25
+"""Of that time: what a final training needs there, so that its rate rises and falls over some steps."""
 SURE = 2.0
 """Standard errors by which a pretrained backbone has to be better than fresh weights."""
 
@@ -381,7 +381,8 @@ class Fit:
         once = WEIGHTS["teacher"] if teaches else 0
         # One that goes on from a teacher with its own backbone has little to learn.
         student = WEIGHTS["student"] / (2 if teaches and self.settings.teacher == self.settings.backbone else 1)
-        once += student + sum(map(self._once_more, self.experts)) if self.together else WEIGHTS["final"]
+        final = WEIGHTS["final"] / (ALONE if self.known == "fold-0" else 1.0)
+        once += student + sum(map(self._once_more, self.experts)) if self.together else final
         return len(self.parts) * folds + once
 
     def _on_a_fold(self, expert: str) -> float:
@@ -518,7 +519,7 @@ class Fit:
         """An expert's; one that is trained already is only read back."""
         arm = self._arm(name)
         assert isinstance(arm, NetworkArm)
-        if isinstance(arm, Supervised) and part == "final" and self.known == "fold-0":
+        if isinstance(arm, Supervised | FineTune) and part == "final" and self.known == "fold-0":
             arm = replace(arm, start=self._network(name, self.known, 0.0))  # it lacks a tenth of the labels alone
         return arm.train(self._pool_of(part), part, seconds)
 
