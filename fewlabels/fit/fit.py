@@ -361,8 +361,8 @@ class Fit:
         if not self.stages.planned:
             return self.budget.share(weight)
         self.budget.spend(self._to_ask(arm, images))
-        if arm.name in (*TRAINED, "selftrain"):
-            return self.budget.share(weight)
+        if isinstance(arm, NetworkArm) and arm.name in (*TRAINED, "selftrain"):
+            return self.budget.share(weight, arm.at_most * self.stages.pace(arm.name))
         self.budget.forgo(weight)
         return 0.0  # it takes what it takes
 
@@ -739,9 +739,9 @@ class Budget:
         self.kept = 0.0
         """Seconds that are not handed out for now: what they are for takes what it takes."""
 
-    def share(self, weight: float) -> float:
+    def share(self, weight: float, at_most: float = math.inf) -> float:
         """Seconds for a part of this weight, which begins now; of an infinite one: all."""
-        seconds = self.part(weight)
+        seconds = min(self.part(weight), at_most)
         self.forgo(weight)
         if self._planned is not None:
             self._planned -= seconds

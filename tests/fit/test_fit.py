@@ -397,7 +397,8 @@ def test_by_plan_no_clock_is_looked_at(monkeypatch):
     assert budget.share(3) == pytest.approx(30)
     assert budget.share(2) == pytest.approx(20)
     budget.spend(10)
-    assert budget.share(float("inf")) == pytest.approx(30)
+    assert budget.share(2, at_most=5) == pytest.approx(5)  # of 15; what it cannot use is for others
+    assert budget.share(float("inf")) == pytest.approx(25)
     assert budget.share(1) == 0
 
 
@@ -431,7 +432,7 @@ def test_by_plan_trainings_have_what_asking_leaves(shortest, fmnist, tmp_path: P
     made = Fit(pool_of(fmnist), settings, fit_views(1), tmp_path, 0, Observer, paces=paces)
     given: list[float] = []
     share = made.budget.share
-    made.budget.share = lambda weight: given.append(share(weight)) or given[-1]  # type: ignore[method-assign]
+    made.budget.share = lambda *about: given.append(share(*about)) or given[-1]  # type: ignore[method-assign]
     made.go()
     # A hundred images in six views: 0.6 seconds; in the end the others, which tell how frequent classes are: 1.8.
     assert given == pytest.approx([9.9, 9.9, 9.9, 27.9])
