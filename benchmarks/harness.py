@@ -23,9 +23,13 @@ class ResultFile:
         self.head = {"name": name, **provenance(command), "commit": _commit()}
         self.rows = self._read()
 
+    def find(self, **key: Any) -> dict[str, Any] | None:
+        """The row with these values, if it is there."""
+        return next((row for row in self.rows if all(row[name] == key[name] for name in self.keys)), None)
+
     def has(self, **key: Any) -> bool:
         """Whether a row with these values is there."""
-        return any(all(row[name] == key[name] for name in self.keys) for row in self.rows)
+        return self.find(**key) is not None
 
     def replace(self, rows: list[dict[str, Any]]) -> None:
         """Add rows that were measured together, in the place of those with the same keys; written at once."""

@@ -96,9 +96,8 @@ def weights(seed: int) -> Path:
     """Of a backbone pretrained for five minutes, by ``benchmarks.methods`` or now; no label was used."""
     method = DEFAULT.settings.method
     folder = RUNS / f"{method}-{seed}"
-    rows = ResultFile("methods", "", ("method", "seed")).rows
-    known = next((row["epochs"] for row in rows if (row["method"], row["seed"]) == (method, seed)), None)
-    pretrained(method, seed, folder, fashion_mnist().train, known)
+    row = ResultFile("methods", "python -m benchmarks.methods", ("method", "seed")).find(method=method, seed=seed)
+    pretrained(method, seed, folder, fashion_mnist().train, None if row is None else row["epochs"])
     return folder / "backbone.safetensors"
 
 
@@ -117,7 +116,8 @@ def paces(backbone: str) -> dict[str, float]:
             time.sleep(APART)
         shutil.rmtree(work)
         file.add(key | {name: float(f"{min(of[name] for of in tried):.3g}") for name in tried[0]})
-    row = next(row for row in file.rows if all(row[name] == value for name, value in key.items()))
+    row = file.find(**key)
+    assert row is not None  # it was added
     return {name: row[name] for name in row.keys() - {*key, "date", "commit"}}
 
 

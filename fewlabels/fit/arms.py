@@ -33,6 +33,8 @@ HELD = 200_000
 """Images up to which features are kept; of more they are made anew whenever they are asked for."""
 AT_ONCE, COPIED = 16384, 2**28
 """Images whose features are asked for together, and pixels that are copied to make them."""
+GOES_ON = 1 / 4
+"""Of the learning rate, where a training goes on from a network that knows fewer labels."""
 MOST_LABELS = 5000
 """That a kernel learns from: time grows with the third power."""
 
@@ -52,9 +54,11 @@ class Lab:
         """Networks that learn from different parts of the labels shall differ in all else, too."""
         return seed_from(self.seed, part)
 
-    def fresh(self, backbone: str, pool: Pool, part: str) -> Classifier:
-        """A network with fresh weights for the pool's images and classes."""
+    def fresh(self, backbone: str, pool: Pool, part: str, start: Classifier | None = None) -> Classifier:
+        """A network for the pool's images and classes, with fresh weights or those of another."""
         network = Classifier(backbone, pool.source.class_names, pool.source.shape[0], self.seed_of(part))
+        if start is not None:
+            network.load_state_dict(start.state_dict())
         return network.to(self.device)
 
     def probed(self, backbone: str, weights: Path, pool: Pool, part: str) -> Classifier:
@@ -266,16 +270,14 @@ class Supervised(NetworkArm):
     labels: LabelSettings = LabelSettings()
     settings: LoopSettings = LoopSettings()
     start: Classifier | None = None
-    """One that knows fewer labels: the training goes on from its weights, at a quarter of the rate."""
+    """One that knows fewer labels: the training goes on from its weights, at a lower rate."""
 
     name = "supervised"
 
     def loop(self, pool: Pool, part: str) -> Loop:
-        network, objective = self.lab.fresh(self.backbone, pool, part), self.lab.labels(pool, part, self.labels)
-        if self.start is None:
-            return self._looped(part, network, objective, self.settings)
-        network.load_state_dict(self.start.state_dict())
-        return self._looped(part, network, objective, replace(self.settings, lr=self.settings.lr / 4))
+        network = self.lab.fresh(self.backbone, pool, part, self.start)
+        settings = self.settings if self.start is None else replace(self.settings, lr=GOES_ON * self.settings.lr)
+        return self._looped(part, network, self.lab.labels(pool, part, self.labels), settings)
 
 
 @dataclass(frozen=True)
@@ -307,10 +309,10 @@ class FineTune(NetworkArm):
     """Steps; where others share its time, it is not worth it in fewer."""
 
     def loop(self, pool: Pool, part: str) -> Loop:
-        network, lr = self.lab.probed(self.backbone, self.weights, pool, part), self.settings.lr
-        if self.start is not None:
-            network.load_state_dict(self.start.state_dict())
-            lr /= 4
+        if self.start is None:
+            network, lr = self.lab.probed(self.backbone, self.weights, pool, part), self.settings.lr
+        else:
+            network, lr = self.lab.fresh(self.backbone, pool, part, self.start), GOES_ON * self.settings.lr
         groups, objective = layerwise(network, lr), self.lab.labels(pool, part, self.labels)
         return self._looped(part, network, objective, self.settings, groups)
 
@@ -364,9 +366,7 @@ class Student(NetworkArm):
         targets = np.concatenate([self.targets, smoothed(pool.labels, self.targets.shape[1], self.smoothing)])
         lab = self.lab
         objective = Distillation(pool.source, lab.weak, rows, targets, self.batch_size, lab.seed_of(part), lab.device)
-        network = lab.fresh(self.backbone, pool, part)
-        if self.start is not None:
-            network.load_state_dict(self.start.state_dict())
+        network = lab.fresh(self.backbone, pool, part, self.start)
         return self._looped(part, network, objective, self.settings)
 
 

@@ -358,11 +358,11 @@ class Fit:
 
     def _share(self, arm: Arm, weight: float, images: float) -> float:
         """Seconds for a part of this weight, which ends in asking the arm of so many images."""
-        if not self.stages.planned:
+        if self.paces is None:
             return self.budget.share(weight)
         self.budget.spend(self._to_ask(arm, images))
         if isinstance(arm, NetworkArm) and arm.name in (*TRAINED, "selftrain"):
-            return self.budget.share(weight, arm.at_most * self.stages.pace(arm.name))
+            return self.budget.share(weight, arm.at_most * self.paces[arm.name])
         self.budget.forgo(weight)
         return 0.0  # it takes what it takes
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -110,7 +109,7 @@ class Stages:
         """Whether these numbers are there."""
         return (self.folder / f"{name}.npy").is_file()
 
-    def pace(self, name: str, tried: Callable[[], float] = lambda: math.nan) -> float:
+    def pace(self, name: str, tried: Callable[[], float]) -> float:
         """Of what is no training, as given; else by a trial."""
         return self._paces[name] if self.planned else tried()
 

@@ -1,6 +1,6 @@
 import torch
 
-from fewlabels.models.classifier import Classifier, shifted_and_mirrored
+from fewlabels.models.classifier import TEST_VIEWS, Classifier, shifted_and_mirrored
 
 
 def test_six_views_by_hand():
@@ -15,6 +15,7 @@ def test_six_views_by_hand():
 
 def test_shifts_grow_with_the_image():
     views = list(shifted_and_mirrored(torch.arange(56.0).view(1, 1, 56, 1).expand(1, 1, 56, 84)))
+    assert len(views) == TEST_VIEWS
     assert views[2][0, 0, :, 0].tolist() == [*range(2, 56), 55, 55]
 
 
