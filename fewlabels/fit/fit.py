@@ -65,8 +65,8 @@ WEIGHTS = {
     **{"teacher": 18.0, "student": 4.0, "final": 3.0},
 }
 """What one training of each may take of the time, relative to the others."""
-TRAINED = ("supervised", "finetune")
-"""What takes the time that it is given."""
+TRAINED = ("finetune", "supervised")
+"""What takes the time that it is given, in the order that it is tried in: the second can use what the first leaves."""
 TAUGHT = ("committee", "selftrain", "kernel", "propagate")
 """What ends in a student."""
 FEW = 50
@@ -400,8 +400,9 @@ class Fit:
         # Teachers need a word on all images, from every fold.
         images = len(self.pool.source) if self.teaches else float(np.mean([len(part) for part in self.parts]))
         # First those that take what they take, so that the others share what is left.
-        for name in sorted(self.experts, key=TRAINED.__contains__):
-            if name == "supervised":
+        others = [name for name in self.experts if name not in TRAINED]
+        for name in (*others, *TRAINED):
+            if name == TRAINED[0]:
                 self._plan_networks()
             if name in self.experts:
                 arm = self._arm(name)
