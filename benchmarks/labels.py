@@ -31,9 +31,10 @@ from fewlabels.engine.precision import fastest_precision
 from fewlabels.engine.threads import computing_with
 from fewlabels.evaluate import evaluate
 from fewlabels.fit.arms import Lab
-from fewlabels.fit.fit import Fit, FitSettings
+from fewlabels.fit.fit import Fit
 from fewlabels.fit.paces import measured_paces
 from fewlabels.fit.pool import Pool
+from fewlabels.fit.settings import FitSettings
 from fewlabels.fit.stages import Stages
 from fewlabels.observe import Observer
 from fewlabels.presets import DEFAULT

@@ -19,9 +19,10 @@ from fewlabels.data.form import stretched
 from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.errors import InputError
 from fewlabels.evaluate import outputs, probabilities
-from fewlabels.fit.fit import LEAST_SIDE, Fit, FitSettings
+from fewlabels.fit.fit import Fit
 from fewlabels.fit.paces import counted_paces
 from fewlabels.fit.pool import Pool
+from fewlabels.fit.settings import LEAST_SIDE, FitSettings
 from fewlabels.models.backbones import usual_backbone
 from fewlabels.observe import Observer
 from fewlabels.views.recipes import fit_views

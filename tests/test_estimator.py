@@ -21,10 +21,11 @@ from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
 from fewlabels.estimator import FewLabelsClassifier
 from fewlabels.evaluate import outputs
-from fewlabels.fit.fit import Fit, FitSettings
+from fewlabels.fit.fit import Fit
 from fewlabels.fit.loop import Loop
 from fewlabels.fit.paces import counted_paces
 from fewlabels.fit.pool import Pool
+from fewlabels.fit.settings import FitSettings
 from fewlabels.models.weights import load_classifier, save_classifier
 from fewlabels.observe import Observer
 from fewlabels.views.recipes import fit_views

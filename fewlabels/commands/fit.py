@@ -63,8 +63,9 @@ def fit(
     from fewlabels.data.source import UNLABELLED, balanced_indices
     from fewlabels.evaluate import evaluate
     from fewlabels.files import writable_folder, write_json
-    from fewlabels.fit.fit import Fit, FitSettings
+    from fewlabels.fit.fit import Fit
     from fewlabels.fit.pool import Pool
+    from fewlabels.fit.settings import FitSettings
     from fewlabels.models.backbones import usual_backbone
     from fewlabels.models.weights import save_classifier
     from fewlabels.observe import Observer, make_logger

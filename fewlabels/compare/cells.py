@@ -25,10 +25,11 @@ from fewlabels.engine.threads import computing_with
 from fewlabels.evaluate import outputs
 from fewlabels.files import write_json
 from fewlabels.fit.arms import FineTune, Lab, NetworkArm, Probe, Supervised
-from fewlabels.fit.fit import Fit, FitSettings
+from fewlabels.fit.fit import Fit
 from fewlabels.fit.paces import measured_paces
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.probe import knn_curve, logistic_probe
+from fewlabels.fit.settings import FitSettings
 from fewlabels.fit.stages import Stages, kept_array
 from fewlabels.models.backbones import make_backbone
 from fewlabels.models.classifier import Classifier

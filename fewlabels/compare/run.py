@@ -17,8 +17,8 @@ from fewlabels.data.source import ArraySource, fingerprint, identity
 from fewlabels.engine.run_folder import refusing_damage
 from fewlabels.evidence import LEVEL, detectable, fewest_pairs
 from fewlabels.files import write_json
-from fewlabels.fit.fit import FitSettings, refuse_unsuitable
 from fewlabels.fit.gradients import num_features
+from fewlabels.fit.settings import FitSettings, refuse_unsuitable
 from fewlabels.models.backbones import make_backbone
 
 PROGRAM_BYTES = 1.5 * 2**30

@@ -3,20 +3,19 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
+from torch import nn
 
 from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
 from fewlabels.evaluate import TRIED, outputs, seconds_an_image, tried_images
-from fewlabels.fit.calibration import pool_weights, rarity
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.kernel import KernelRidge, kernel_ridge
@@ -371,95 +370,44 @@ class Student(NetworkArm):
 
 
 @dataclass(frozen=True)
-class CrossFitted:
-    """What was said of every image, fold by fold."""
+class Arms:
+    """Those of a fit, by name."""
 
+    lab: Lab
     pool: Pool
-    parts: list[np.ndarray]
-    """int64: the labelled images that each fold held out, as places in ``pool.labelled``."""
-    logits: list[np.ndarray]
-    """Of every image of the source by each fold, float32 [N, K]; nan of those that it was not asked of."""
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """Of the experts that these logits are pooled from, and of ``RARE``."""
+    """Images, and the labels that may be used."""
+    backbone: str
+    """Of the classifier."""
+    teachers: str
+    """The backbone that teaches itself."""
+    weights: Path | None
+    """Pretrained ones of the classifier's backbone."""
+
+    def expert(self, name: str) -> Arm:
+        """One that learns from nothing but labels."""
+        if name == "supervised":
+            return Supervised(self.lab, self.backbone)
+        if name == "kernel":
+            return Kernel(self.lab, self.features)
+        if name == "propagate":
+            return Propagate(self.lab, self.features)
+        assert self.weights is not None  # the others are wanted only with weights
+        return (Probe if name == "probe" else FineTune)(self.lab, self.backbone, self.weights)
+
+    def teacher(self, hints: Mapping[str, np.ndarray], prior: np.ndarray | None = None) -> SelfTrain:
+        """One that teaches itself; the classes are equally frequent if nothing else is known."""
+        classes = len(self.pool.source.class_names)
+        return SelfTrain(self.lab, self.teachers, np.full(classes, 1 / classes) if prior is None else prior, hints)
 
     @cached_property
-    def held(self) -> np.ndarray:
-        """int64 [M]: places in ``pool.labelled``."""
-        return np.concatenate(self.parts)
+    def features(self) -> Features:
+        """Of the pool's images."""
+        return Features(self.pool.source, None if self.weights is None else lambda of: outputs(self.pretrained, of))
 
     @cached_property
-    def held_logits(self) -> np.ndarray:
-        """float32 [M, K]: of each held-out image, by who has not seen its label."""
-        pairs = zip(self.logits, self.parts, strict=True)
-        return np.concatenate([logits[self.pool.labelled[places]] for logits, places in pairs])
-
-    @property
-    def held_labels(self) -> np.ndarray:
-        """int64 [M]."""
-        labels: np.ndarray = self.pool.labels[self.held]
-        return labels
-
-    @property
-    def held_groups(self) -> np.ndarray | None:
-        """int64 [M]; None: each image is its own."""
-        return None if self.pool.groups is None else self.pool.groups[self.held]
-
-    def mean(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """The geometric mean of the folds' probabilities for rows of the source: float [N, K]."""
-        probabilities: np.ndarray = np.exp(
-            np.mean([log_softmax(logits[rows], axis=1) for logits in self.logits], axis=0)
-        )
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-        return probabilities
-
-
-def cross_fit(
-    arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[], float], of_all: bool = True
-) -> CrossFitted:
-    """Use the arm once for each part that is held out, without its labels.
-
-    Args:
-        arm: what is tried.
-        pool: all labels that may be used.
-        parts: places in ``pool.labelled``.
-        seconds: is asked before each part.
-        of_all: whether the arm is asked of all images, or of those that are held out.
-    """
-    logits = []
-    for fold, places in enumerate(parts):
-        rows = None if of_all else pool.labelled[places]
-        logits.append(arm.logits(pool.without(places), f"fold-{fold}", seconds(), rows))
-    return CrossFitted(pool, parts, logits)
-
-
-RARE = "rare"
-"""Among experts: the class whose labels are few."""
-
-
-def pooled(experts: Mapping[str, CrossFitted]) -> CrossFitted:
-    """All of them as one, each as much as it helps on held-out images; calibrated, and no class at a disadvantage.
-
-    What a fold says is weighed by what the others held out, so that its own labels judge the weights, too. A part that
-    is held out alone is large enough for both.
-    """
-    first = next(iter(experts.values()))
-    rare = rarity(first.pool.labels, first.logits[0].shape[1])
-    fold_of = np.repeat(np.arange(len(first.parts)), [len(part) for part in first.parts])
-
-    def weights_by(held: np.ndarray) -> dict[str, float]:
-        said = [expert.held_logits[held] for expert in experts.values()]
-        weights, of_rare = pool_weights(said, first.held_labels[held], rare)
-        return dict(zip(experts, weights.tolist(), strict=True)) | {RARE: of_rare}
-
-    by_all = weights_by(np.ones(len(fold_of), bool))
-    logits = []
-    for fold in range(len(first.parts)):
-        weights = by_all if len(first.parts) == 1 else weights_by(fold_of != fold)
-        logits.append(weighted({name: of.logits[fold] for name, of in experts.items()} | {RARE: rare}, weights))
-    return CrossFitted(first.pool, first.parts, logits, by_all)
-
-
-def weighted(logits: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
-    """The sum, float32 [N, K]."""
-    total: np.ndarray = sum(weights[name] * of_one for name, of_one in logits.items())  # type: ignore[assignment]
-    return total.astype(np.float32)
+    def pretrained(self) -> nn.Module:
+        """The backbone with its pretrained weights."""
+        assert self.weights is not None
+        network = self.lab.fresh(self.backbone, self.pool, "features")
+        load_backbone(network, self.weights)
+        return network.backbone

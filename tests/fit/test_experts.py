@@ -11,7 +11,8 @@ from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
 from fewlabels.fit import arms
-from fewlabels.fit.arms import CrossFitted, Features, pooled
+from fewlabels.fit.arms import Features
+from fewlabels.fit.cross_fit import CrossFitted, pooled
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
 from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out, _left_out_error, kernel_ridge
 from fewlabels.fit.pool import Pool

@@ -10,11 +10,15 @@ from fewlabels.data.source import ArraySource, balanced_indices
 from fewlabels.errors import InputError
 from fewlabels.evaluate import evaluate, outputs, probabilities
 from fewlabels.fit import arms, fit
-from fewlabels.fit.arms import CrossFitted
-from fewlabels.fit.fit import Budget, Fit, FitSettings, Fitted, heard, preferred
+from fewlabels.fit.budget import Budget
+from fewlabels.fit.choice import heard, preferred
+from fewlabels.fit.cross_fit import RARE, CrossFitted
+from fewlabels.fit.fit import Fit, Fitted
 from fewlabels.fit.loop import Loop
 from fewlabels.fit.objectives import SelfTrainingSettings
+from fewlabels.fit.plan import Plan
 from fewlabels.fit.pool import Pool, held_out
+from fewlabels.fit.settings import FitSettings
 from fewlabels.fit.stages import Stages
 from fewlabels.models.backbones import ArticleBackbone
 from fewlabels.models.classifier import Classifier
@@ -30,11 +34,11 @@ STEPS = {"supervised": 50, "finetune": 10, "selftrain": 30, "student": 80}
 def short(monkeypatch):
     """Trainings of a few small steps, however fast the machine is."""
     few = SelfTrainingSettings(batch_size=64)
-    monkeypatch.setattr(fit.SelfTrain, "__init__", partialmethod(fit.SelfTrain.__init__, others=few))
-    monkeypatch.setattr(fit.Student, "__init__", partialmethod(fit.Student.__init__, batch_size=64))
+    monkeypatch.setattr(arms.SelfTrain, "__init__", partialmethod(arms.SelfTrain.__init__, others=few))
+    monkeypatch.setattr(arms.Student, "__init__", partialmethod(arms.Student.__init__, batch_size=64))
     monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, *args: STEPS[arm])
-    monkeypatch.setattr(fit.SelfTrain, "fewest", 1)
-    monkeypatch.setattr(fit.Student, "fewest", 1)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 1)
+    monkeypatch.setattr(arms.Student, "fewest", 1)
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def later_is_better(monkeypatch) -> None:
     tried: list[CrossFitted] = []
 
     def score(self, fitted) -> float:
-        if fitted.weights.keys() == {"supervised", arms.RARE}:
+        if fitted.weights.keys() == {"supervised", RARE}:
             return -0.1
         if not any(fitted is before for before in tried):
             tried.append(fitted)
@@ -95,7 +99,7 @@ def takes_all_its_time(now: list[float], given: dict[str, float]):
 
 def all_are_heard(monkeypatch) -> None:
     """Experts without a say are asked, too."""
-    monkeypatch.setattr(fit, "heard", lambda weights: [name for name in weights if name != arms.RARE])
+    monkeypatch.setattr(fit, "heard", lambda weights: [name for name in weights if name != RARE])
 
 
 def test_all_arms_are_tried_and_the_best_is_taken(short, fmnist, tmp_path: Path):
@@ -111,7 +115,7 @@ def test_all_arms_are_tried_and_the_best_is_taken(short, fmnist, tmp_path: Path)
 
 
 def test_a_teacher_that_has_learned_nothing_is_not_listened_to(short, monkeypatch, fmnist, tmp_path: Path):
-    monkeypatch.setattr(fit.SelfTrain, "train", untrained)
+    monkeypatch.setattr(arms.SelfTrain, "train", untrained)
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
     assert made.tried["selftrain"] == pytest.approx(made.tried["committee"], abs=0.03)
     assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
@@ -141,7 +145,7 @@ def test_an_expert_without_a_network_is_learned_by_one(short, monkeypatch, fmnis
 
 def test_too_little_time_for_self_training(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
-    monkeypatch.setattr(fit.SelfTrain, "fewest", STEPS["selftrain"] + 1)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", STEPS["selftrain"] + 1)
     made = fitted(pool_of(fmnist), tmp_path)
     assert made.strategy == "committee"
     assert "too few for the 31 steps it needs" in "".join(made.said)
@@ -149,8 +153,8 @@ def test_too_little_time_for_self_training(short, monkeypatch, fmnist, tmp_path:
 
 def test_where_a_student_would_have_no_time_the_baseline_has_it_all(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
-    monkeypatch.setattr(fit.SelfTrain, "fewest", 10**9)
-    monkeypatch.setattr(fit.Student, "fewest", STEPS["student"] + 1)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
+    monkeypatch.setattr(arms.Student, "fewest", STEPS["student"] + 1)
     made = fitted(pool_of(fmnist), tmp_path)
     assert list(made.tried) == ["supervised", "kernel", "propagate", "committee"]
     assert made.strategy == "supervised"
@@ -172,7 +176,7 @@ def test_asking_is_counted_before_a_student_is_given_time(shortest, monkeypatch,
 
     monkeypatch.setattr(arms, "kernel_ridge", takes(now, 3.0, arms.kernel_ridge))
     monkeypatch.setattr(arms.KernelRidge, "scores", takes(now, 1.0, arms.KernelRidge.scores))
-    monkeypatch.setattr(fit.Student, "steps_in", steps)
+    monkeypatch.setattr(arms.Student, "steps_in", steps)
     later_is_better(monkeypatch)
     fitted(pool, tmp_path, strategy="kernel", budget=30.0)
     its_own_part = 0.2 / 3
@@ -189,7 +193,7 @@ def test_where_every_image_has_a_label_nothing_is_left_to_self_training(shortest
 def test_a_student_that_has_not_learned_from_its_teachers_is_not_taken(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
     monkeypatch.setitem(STEPS, "selftrain", 4)
-    monkeypatch.setattr(fit.Student, "train", untrained)
+    monkeypatch.setattr(arms.Student, "train", untrained)
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain", teacher="small")
     assert "the next best is taken" in "".join(made.said)
     assert made.strategy == "supervised"
@@ -200,7 +204,7 @@ def test_a_teacher_with_the_right_backbone_is_taken_where_the_student_has_forgot
     short, monkeypatch, fmnist, tmp_path: Path
 ):
     later_is_better(monkeypatch)
-    monkeypatch.setattr(fit.Student, "train", untrained)
+    monkeypatch.setattr(arms.Student, "train", untrained)
     monkeypatch.setitem(STEPS, "selftrain", 120)
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
     assert made.strategy == "selftrain"
@@ -212,20 +216,20 @@ def test_a_student_has_some_time_however_late_it_is(short, monkeypatch, fmnist, 
     later_is_better(monkeypatch)
     monkeypatch.setattr(Budget, "share", lambda self, weight: 0.0)
     given: dict[str, float] = {}
-    trained = fit.Student.train
+    trained = arms.Student.train
 
     def noted(self, pool, part, seconds):
         given[part] = seconds
         return trained(self, pool, part, seconds)
 
-    monkeypatch.setattr(fit.Student, "train", noted)
+    monkeypatch.setattr(arms.Student, "train", noted)
     fitted(pool_of(fmnist), tmp_path, strategy="selftrain", budget=336.0)
     assert given == {"of-selftrain": pytest.approx(0.06 * 336)}
 
 
 def test_where_no_time_is_left_what_was_asked_of_all_labels_is_taken(shortest, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
-    monkeypatch.setattr(fit.Student, "train", untrained)
+    monkeypatch.setattr(arms.Student, "train", untrained)
     monkeypatch.setattr(Budget, "share", lambda self, weight: 0.0)
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain", teacher="small")
     assert made.strategy == "supervised"
@@ -308,7 +312,7 @@ def test_the_time_of_all_starts_is_counted(shortest, monkeypatch, fmnist, tmp_pa
         start()._go()  # go() itself does not get to its end
     again = start()
     assert again.seconds() == 1.0
-    assert again.budget.share(float("inf")) == pytest.approx(29.0)
+    assert again.plan.budget.share(float("inf")) == pytest.approx(29.0)
     again.go()
     assert again.seconds() == 4.0  # two folds more, and the final one
 
@@ -321,7 +325,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 def test_a_fit_that_was_stopped_goes_on(shortest, monkeypatch, fmnist, tmp_path: Path):
     pool = pool_of(fmnist)
     whole = fitted(pool, tmp_path / "whole", strategy="supervised")
-    trained = fit.Supervised.train
+    trained = arms.Supervised.train
 
     def stops(self, pool, part, seconds):
         if part == "fold-2":
@@ -329,7 +333,7 @@ def test_a_fit_that_was_stopped_goes_on(shortest, monkeypatch, fmnist, tmp_path:
         return trained(self, pool, part, seconds)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(fit.Supervised, "train", stops)
+        patched.setattr(arms.Supervised, "train", stops)
         fitted(pool, tmp_path / "parts", strategy="supervised")
     before = (tmp_path / "parts" / "stages" / "supervised-fold-0.safetensors").stat().st_mtime_ns
     parts = fitted(pool, tmp_path / "parts", strategy="supervised")
@@ -411,9 +415,9 @@ def test_a_plan_pays_for_features_neighbours_and_what_networks_are_asked(fmnist,
     def left(name: str, **paces: float) -> float:
         settings = FitSettings("auto", 600.0, teacher="article")
         made = Fit(pool, settings, views, tmp_path / name, 0, Observer, paces=free | paces)
-        before = made.budget.part(float("inf"))
-        made._share(made._arm("kernel"), 0.0, images)  # has been paid for
-        assert made.budget.part(float("inf")) == pytest.approx(before)
+        before = made.plan.budget.part(float("inf"))
+        made.plan.share(made.arms.expert("kernel"), 0.0, images)  # has been paid for
+        assert made.plan.budget.part(float("inf")) == pytest.approx(before)
         return before
 
     assert left("free") == 600
@@ -431,8 +435,8 @@ def test_by_plan_trainings_have_what_asking_leaves(shortest, fmnist, tmp_path: P
     settings, paces = FitSettings("supervised", 60.0), {"supervised": 1.0, "image": 0.001}
     made = Fit(pool_of(fmnist), settings, fit_views(1), tmp_path, 0, Observer, paces=paces)
     given: list[float] = []
-    share = made.budget.share
-    made.budget.share = lambda *about: given.append(share(*about)) or given[-1]  # type: ignore[method-assign]
+    share = made.plan.budget.share
+    made.plan.budget.share = lambda *about: given.append(share(*about)) or given[-1]  # type: ignore[method-assign]
     made.go()
     # A hundred images in six views: 0.6 seconds; in the end the others, which tell how frequent classes are: 1.8.
     assert given == pytest.approx([9.9, 9.9, 9.9, 27.9])
@@ -441,13 +445,13 @@ def test_by_plan_trainings_have_what_asking_leaves(shortest, fmnist, tmp_path: P
 def test_by_plan_no_time_is_kept_where_nothing_can_be_held_out(shortest, fmnist, tmp_path: Path):
     settings, paces = FitSettings("auto", 60.0, teacher="article"), {"supervised": 1.0, "image": 0.01, "kernel": 1e-4}
     made = Fit(pool_of(fmnist, labels=10), settings, fit_views(1), tmp_path, 0, Observer, paces=paces)
-    assert made.budget.part(float("inf")) == 60
+    assert made.plan.budget.part(float("inf")) == 60
 
 
 def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmnist, tmp_path: Path):
     paces = {"supervised": 1.0, "selftrain": 1.0, "student": 1.0}
     paces |= dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
-    monkeypatch.setattr(fit.Student, "fewest", 1)
+    monkeypatch.setattr(arms.Student, "fewest", 1)
     pool, views = pool_of(fmnist), fit_views(1)
     settings = FitSettings("auto", 60.0, teacher="article")
 
@@ -465,7 +469,7 @@ def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmn
 
 def test_without_a_teacher_folds_are_asked_of_what_they_held_out_alone(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
-    monkeypatch.setattr(fit.SelfTrain, "fewest", 10**9)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
     pool = pool_of(fmnist)
     made = fitted(pool, tmp_path)
     assert "selftrain" not in made.tried
@@ -520,11 +524,11 @@ def test_no_training_gets_more_than_its_share_of_the_time(
     now, given = [0.0], {}
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("fewlabels.fit.stages.Stages.seconds", lambda self: 0.0)  # of the true clock
-    for arm in (fit.Supervised, fit.SelfTrain, fit.Student):
+    for arm in (arms.Supervised, arms.SelfTrain, arms.Student):
         monkeypatch.setattr(arm, "train", takes_all_its_time(now, given))
     for name in ("kernel_ridge", "propagated"):
         monkeypatch.setattr(arms, name, takes(now, 2.0, getattr(arms, name)))
-    monkeypatch.setattr(fit.SelfTrain, "fewest", 1)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 1)
     later_is_better(monkeypatch)
     all_are_heard(monkeypatch)
     fitted(pool_of(fmnist), tmp_path, budget=budget, teacher=teacher)
@@ -538,9 +542,9 @@ def test_no_training_gets_more_than_its_share_of_the_time(
 def test_a_trial_is_of_the_budget(monkeypatch, fmnist, tmp_path: Path):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    monkeypatch.setattr(Fit, "_time_to_self_train", takes(now, 100.0, lambda self, seconds: True))
+    monkeypatch.setattr(Plan, "_time_to_self_train", takes(now, 100.0, lambda self, seconds: True))
     begun = Fit(pool_of(fmnist), FitSettings(budget=336.0), fit_views(1), tmp_path, 0, Observer)
-    assert begun.budget.share(np.inf) == pytest.approx(236.0, abs=5.0)
+    assert begun.plan.budget.share(np.inf) == pytest.approx(236.0, abs=5.0)
 
 
 @pytest.mark.parametrize("lost", [0.0, 3.0, 6.0])
@@ -549,7 +553,7 @@ def test_a_part_held_out_alone_has_most_of_the_time(lost, monkeypatch, fmnist, t
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
     now, given = [0.0], {}
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr(fit.Supervised, "train", takes_all_its_time(now, given))
+    monkeypatch.setattr(arms.Supervised, "train", takes_all_its_time(now, given))
     cross_fit = fit.cross_fit
 
     def slowly(*args):
@@ -564,12 +568,12 @@ def test_a_part_held_out_alone_has_most_of_the_time(lost, monkeypatch, fmnist, t
 
 
 def test_an_expert_without_a_say_is_not_asked():
-    assert heard({"supervised": 0.4, "kernel": 0.0, arms.RARE: 1.0}) == ["supervised"]
+    assert heard({"supervised": 0.4, "kernel": 0.0, RARE: 1.0}) == ["supervised"]
 
 
 def test_where_a_part_is_held_out_alone_the_others_are_learned_once(short, monkeypatch, fmnist, tmp_path: Path):
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
-    monkeypatch.setattr(fit.SelfTrain, "fewest", 10**9)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
     monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.5)  # ten labels tell little
     later_is_better(monkeypatch)
     all_are_heard(monkeypatch)
@@ -655,7 +659,7 @@ def test_warnings_of_an_earlier_start_are_told(tmp_path: Path):
 
 
 def test_a_backbone_that_has_no_time_as_a_student_has_no_teacher(shortest, monkeypatch, fmnist, tmp_path: Path):
-    monkeypatch.setattr(fit.Student, "fewest", 10**9)
+    monkeypatch.setattr(arms.Student, "fewest", 10**9)
     made = fitted(pool_of(fmnist), tmp_path, backbone="small")
     assert "selftrain" not in made.tried
     assert any("small has no time for" in line for line in made.said)
@@ -672,17 +676,17 @@ def test_the_baseline_has_what_finetuning_does_not_use_whether_it_is_tried_or_no
     fewest, shortest, monkeypatch, fmnist, tmp_path
 ):
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 100)
-    monkeypatch.setattr(fit.FineTune, "fewest", fewest)
-    monkeypatch.setattr(fit.SelfTrain, "fewest", 10**9)
+    monkeypatch.setattr(arms.FineTune, "fewest", fewest)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
     save_backbone(ArticleBackbone(), tmp_path / "backbone.safetensors", "article")
     given: dict[str, float] = {}
-    of_arm = fit.Supervised.train
+    of_arm = arms.Supervised.train
 
     def train(arm, pool, part, seconds):
         given.setdefault(part, seconds)
         return of_arm(arm, pool, part, seconds)
 
-    monkeypatch.setattr(fit.Supervised, "train", train)
+    monkeypatch.setattr(arms.Supervised, "train", train)
     pool = pool_of(fmnist, labels=200)
     made = fitted(pool, tmp_path / "fit", start_from=str(tmp_path / "backbone.safetensors"), budget=1000.0)
     assert ("finetune" in made.tried) == (fewest == 0)

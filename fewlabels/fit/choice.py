@@ -1,0 +1,48 @@
+"""Which of several ways is taken, by what they gave on labels held out."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fewlabels.fit.cross_fit import RARE, CrossFitted
+from fewlabels.fit.estimate import sums_by_group
+
+SURE = 2.0
+"""Standard errors by which a pretrained backbone has to be better than fresh weights."""
+
+
+def is_right(fitted: CrossFitted) -> np.ndarray:
+    """Whether each held-out label was named: bool [M]."""
+    right: np.ndarray = fitted.held_logits.argmax(axis=1) == fitted.held_labels
+    return right
+
+
+def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> list[str]:
+    """Best first; of equals the one that was tried first. The standard error of a difference decides two things.
+
+    - A pretrained backbone counts as no better than fresh weights until it is better by two of it: few labels are soon
+      fooled, and fresh weights are the baseline that nothing may fall below.
+    - Self-training is taken unless it is worse by more. On the folds it has a small part of the time that it is given
+      when it is chosen; the others gave there nearly all that they have.
+    """
+
+    def error(one: str, other: str) -> float:
+        differs = is_right(tried[one]).astype(int) - is_right(tried[other])
+        # Of a rare class each image counts more, as it does in macro-F1.
+        _, classes, counts = np.unique(tried[one].held_labels, return_inverse=True, return_counts=True)
+        apart = sums_by_group(differs / counts[classes], tried[one].held_groups)
+        return float(np.sqrt(np.square(apart).sum()) / len(counts))
+
+    counted = dict(scores)
+    for name in ("probe", "finetune"):
+        if name in scores and scores[name] <= scores["supervised"] + SURE * error(name, "supervised"):
+            counted[name] = min(scores[name], scores["supervised"])
+    ordered = sorted(counted, key=lambda name: -counted[name])  # stable
+    if "selftrain" in tried and scores["selftrain"] >= scores[ordered[0]] - error("selftrain", ordered[0]):
+        ordered.sort(key=lambda name: name != "selftrain")
+    return ordered
+
+
+def heard(weights: Mapping[str, float]) -> list[str]:
+    """The experts that have a say."""
+    return [name for name, weight in weights.items() if weight > 0 and name != RARE]

@@ -1,0 +1,266 @@
+"""What a fit has time to try, and how long each part of it may take."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from fewlabels.evaluate import seconds_an_image
+from fewlabels.fit.arms import HELD, Arm, Arms, FineTune, NetworkArm, Student, Supervised
+from fewlabels.fit.budget import Budget
+from fewlabels.fit.paces import features_paces
+from fewlabels.fit.pool import Pool
+from fewlabels.fit.settings import FitSettings
+
+WEIGHTS = {
+    **{"supervised": 1.0, "probe": 0.1, "finetune": 1.0, "kernel": 0.2, "propagate": 0.2, "selftrain": 2.0},
+    **{"teacher": 18.0, "student": 4.0, "final": 3.0},
+}
+"""What one training of each may take of the time, relative to the others."""
+TRAINED = ("finetune", "supervised")
+"""What takes the time that it is given, in the order that it is tried in: the second can use what the first leaves."""
+FEW = 50
+"""Labels a class up to which they are also propagated."""
+ENOUGH = 200
+"""Images without a label from which on they are learned from, and tell how frequent the classes are."""
+DEAR = 1 / 2
+"""Of the budget: the longest that features may take."""
+NEIGHBOUR = 1 / 8
+"""Of the time of a kernel's number, what comparing two images takes."""
+GRACE = 0.06
+"""Of the budget: what a student may take beyond it, once, where what came before took longer than planned."""
+ALONE = 3.0
+"""Times its usual weight a network has where a part is held out alone; ``final``, which goes on from it, has less."""
+WORTH_IT = 0.25
+"""Of that time: what a final training needs there, so that its rate rises and falls over some steps."""
+
+
+class Plan:
+    """Which arms are tried, on which parts of the labels, and the time of each.
+
+    Where paces are given, nothing depends on a clock. What was decided by one is kept in the fit's stages: a fit that
+    goes on has less time left, and is told what it was told before.
+
+    Args:
+        settings: of the fit.
+        pool: images, and the labels that may be used.
+        parts: places in ``pool.labelled`` that are held out, one after the other.
+        arms: of the fit.
+        paces: as :mod:`fewlabels.fit.paces` has them; None: a clock is looked at.
+        note: is told what is not tried, and why.
+    """
+
+    def __init__(
+        self,
+        settings: FitSettings,
+        pool: Pool,
+        parts: list[np.ndarray],
+        arms: Arms,
+        paces: Mapping[str, float] | None,
+        note: Callable[[str], None],
+    ) -> None:
+        self.settings, self.pool, self.parts, self.arms, self.paces = settings, pool, parts, arms, paces
+        self._stages, self._note = arms.lab.stages, note
+        alone = len(parts) == 1 and len(parts[0]) <= len(pool.labelled) / 5  # of groups it may be half
+        self.known = "fold-0" if alone else "all"
+        """Labels known to the experts that are asked of all images. Where a small part is held out alone they know the
+        rest, and have been trained already."""
+        self.together = settings.strategy in ("auto", "selftrain") and len(pool.unlabelled) >= ENOUGH
+        """Whether the experts are asked together, and what they say is learned."""
+        self.experts = self._experts()
+        """The arms to try that learn from nothing but labels, safest first."""
+        dear = self._time_for_features()
+        self._grace = 0.0 if paces else GRACE * settings.budget
+        self.teaches = self.together and bool(parts) and self._time_to_self_train(settings.budget - dear)
+        """Whether a network teaches itself."""
+        self._stages.tick()  # the trials above have taken some
+        left = settings.budget - (dear if paces else self._stages.seconds())
+        self.budget = Budget(left, self._total_weight(self.teaches), self._stages.planned)
+        self._divided = settings.budget
+        """Seconds for trainings, as planned."""
+        if paces:
+            self.budget.kept = min(left / 2, self._asking(self.experts, self.teaches))
+            self._divided = left - self.budget.kept
+
+    def pool_of(self, part: str) -> Pool:
+        """Of the labels that have this name."""
+        return self.pool.without(self.parts[0]) if part == "fold-0" else self.pool
+
+    def in_order(self) -> list[str]:
+        """What may be tried, in its order: first what takes what it takes, so that the others share what is left."""
+        return [*(name for name in self.experts if name not in TRAINED), *TRAINED]
+
+    def share(self, arm: Arm, weight: float, images: float) -> float:
+        """Seconds for a training of this weight, which ends in asking the arm of so many images."""
+        if self.paces is None:
+            return self.budget.share(weight)
+        self.budget.spend(self._to_ask(arm, images))
+        if isinstance(arm, NetworkArm) and arm.name in (*TRAINED, "selftrain"):
+            return self.budget.share(weight, arm.at_most * self.paces[arm.name])
+        self.budget.forgo(weight)
+        return 0.0  # it takes what it takes
+
+    def on_a_fold(self, expert: str) -> float:
+        """The weight of an expert's training on a fold."""
+        alone = self.known == "fold-0" and expert in TRAINED
+        return WEIGHTS[expert] * (ALONE if alone else 1.0)
+
+    def once_more(self, expert: str) -> float:
+        """The weight of an expert's training on what is known to those who are asked of all images."""
+        return WEIGHTS[expert] if self.known == "all" else 0.0
+
+    def divide(self) -> None:
+        """Between the trainings what all else has left."""
+        if "kernel" in self.experts:
+            kernel, fold = self.arms.expert("kernel"), self.pool_of("fold-0")
+            # Kept, since a fit that goes on may need no features any more.
+            to_ask = self._stages.array("time-to-ask", lambda: np.array(kernel.seconds_to_ask(fold, "fold-0")))
+            self.budget.kept += min(self.settings.budget / 4, float(to_ask))
+        if "finetune" in self.experts and not self._time_to_finetune():
+            self.budget.forgo(self.on_a_fold("finetune"))
+            if self._stages.planned:
+                self.budget.kept = max(0.0, self.budget.kept - self._asking(["finetune"], self.teaches))
+            self.experts.remove("finetune")
+
+    def for_the_last(self, name: str, images: int) -> tuple[str, float]:
+        """The part of the labels that a network is taken of, which is asked of so many images, and its seconds."""
+        if self._stages.planned:
+            self.budget.spend(self._to_ask(self.arms.expert(name), images))
+        left = float(self._stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
+        on_a_fold = self._divided * self.on_a_fold(name) / self._total_weight(self.teaches)
+        # Where too little time is left, a network is taken that is asked beside others.
+        worth_it = on_a_fold * (WORTH_IT if self.known == "fold-0" else 1.0)
+        return ("final", left) if left > worth_it else (self.known, on_a_fold)
+
+    def for_a_student(self) -> float:
+        """Seconds: all that is left, and for the first one something beyond it."""
+        seconds = max(self.budget.share(math.inf), self._grace)
+        self._grace = 0.0
+        return seconds
+
+    def has_time_to_learn_from(self, name: str, heard: Sequence[str]) -> bool:
+        """Whether a student of ``name`` has time once those that it hears are asked."""
+
+        def enough() -> np.ndarray:
+            arms, fold = [self.arms.expert(name) for name in heard if name in self.experts], self.pool_of("fold-0")
+            left = [arm for arm in arms if not arm.asked(self.known)]
+            asking = sum(arm.seconds_to_ask(fold, "fold-0") for arm in left)
+            trained = [arm for arm in left if arm.name in TRAINED or not self._stages.planned]
+            seconds = self.budget.left_after(asking, sum(self.once_more(arm.name) for arm in trained))
+            return self._steps_of_a_student(f"of-{name}", seconds)
+
+        fewest, steps = self._stages.array(f"time-to-learn-from-{name}", enough)
+        if steps < fewest:
+            self._note(
+                f"{name}: too little time is left to ask it of all images and learn what it says; the next is taken"
+            )
+        return bool(steps >= fewest)
+
+    def _experts(self) -> list[str]:
+        wish, pretrained = self.settings.strategy, self.settings.start_from is not None
+        all_of_them = wish in ("auto", "selftrain")
+        few = len(self.pool.labelled) <= FEW * len(np.unique(self.pool.labels))
+        fits = {
+            "supervised": True,
+            "probe": all_of_them and pretrained,
+            "finetune": all_of_them and pretrained,
+            "kernel": self.together,
+            "propagate": self.together and few and len(self.pool.source) <= HELD,
+        }
+        return [name for name, wanted in fits.items() if wanted or name == wish]
+
+    def _time_to_finetune(self) -> bool:
+        """Whether its part is enough, where it is one of several that share the time of a single fold."""
+        if self.settings.strategy == "finetune" or self.known == "all":
+            return True
+
+        def enough() -> np.ndarray:
+            seconds = self.budget.part(self.on_a_fold("finetune"))
+            as_long = self.arms.expert("supervised")  # a step of it takes
+            assert isinstance(as_long, Supervised)
+            return np.array([seconds, as_long.steps_in(self.pool_of("fold-0"), "fold-0", seconds)])
+
+        seconds, steps = self._stages.array("time-to-finetune", enough)
+        if steps < FineTune.fewest:
+            self._note(f"finetune: {seconds:.0f} s are too few for the {FineTune.fewest:,} steps it needs; not tried")
+        return bool(steps >= FineTune.fewest)
+
+    def _time_to_self_train(self, seconds: float) -> bool:
+        """Whether its part of them is enough."""
+        if self._stages.planned:
+            in_the_end = 1 / len(self.parts)  # of what is asked on the folds
+            seconds = max(0.0, seconds - self._asking(self.experts, True) * (1 + in_the_end))
+        of_budget = seconds / self._total_weight(True)
+
+        def enough() -> np.ndarray:
+            seconds = of_budget * WEIGHTS["selftrain"]
+            classes = len(self.pool.source.class_names)
+            arm = self.arms.teacher({"fold-0": np.zeros((len(self.pool.source), classes))})
+            return np.array([seconds, arm.fewest, arm.steps_in(self.pool, "fold-0", seconds)])
+
+        seconds, fewest, steps = self._stages.array("time-to-self-train", enough)
+        if steps < fewest:
+            self._note(f"selftrain: {seconds:.0f} s a fold are too few for the {fewest:.0f} steps it needs; not tried")
+            return False
+        if self.settings.backbone in ("article", self.settings.teacher):  # no slower than the teacher
+            return True
+
+        def taught() -> np.ndarray:
+            return self._steps_of_a_student("of-selftrain", of_budget * WEIGHTS["student"])
+
+        fewest, steps = self._stages.array("time-for-a-student", taught)
+        if steps < fewest:
+            backbone = self.settings.backbone
+            self._note(f"selftrain: {backbone} has no time for {fewest:.0f} steps as a student; not tried")
+        return bool(steps >= fewest)
+
+    def _steps_of_a_student(self, part: str, seconds: float) -> np.ndarray:
+        """The fewest that it needs, and how many there is time for."""
+        nothing = np.zeros((len(self.pool.unlabelled), len(self.pool.source.class_names)))
+        student = Student(self.arms.lab, self.settings.backbone, self.pool.unlabelled, nothing)
+        return np.array([student.fewest, student.steps_in(self.pool, part, seconds)])
+
+    def _time_for_features(self) -> float:
+        """Seconds they take. Where it is too long who needs them is not tried: neighbours, and if need be kernels."""
+        images, paces = len(self.pool.source), self.paces
+        needed = [name for name in ("kernel", "propagate") if name in self.experts]
+        wished = self.settings.strategy in needed  # and is tried whatever it takes
+        if not needed or not self.parts or (wished and paces is None):  # without a fold nothing is tried
+            return 0.0
+
+        def seconds() -> np.ndarray:
+            known = features_paces(self.pool.source) if paces is None else paces
+            embedded = 0.0
+            if self.settings.start_from is not None:
+                embedded = paces["image"] if paces else seconds_an_image(self.arms.pretrained, self.pool.source)
+            # Of many images they are made anew for each fold and in the end.
+            times = 1 + len(self.parts) if images > HELD and self.together and self.known == "all" else 1
+            return np.array([times * images * (known["features"] + embedded), images**2 * NEIGHBOUR * known["kernel"]])
+
+        of_features, of_neighbours = self._stages.array("time-for-features", seconds)
+        longest = DEAR * self.settings.budget
+        for name, takes in (("propagate", of_features + of_neighbours), ("kernel", of_features)):
+            if name in needed and takes > longest and name != self.settings.strategy:
+                self._note(f"{name}: its features of {images:,} images take {takes:.0f} s, too long for it; not tried")
+                self.experts.remove(name)
+                needed.remove(name)
+        return float(min(longest, (of_features if needed else 0.0) + (of_neighbours if "propagate" in needed else 0.0)))
+
+    def _to_ask(self, arm: Arm, images: float) -> float:
+        return arm.seconds_to_ask(self.pool, self.known) * images / len(self.pool.source)
+
+    def _asking(self, experts: list[str], teaches: bool) -> float:
+        """Seconds of a plan to ask them, and teachers, on the folds."""
+        of_all = len(self.parts) * len(self.pool.source)
+        images = of_all if teaches else sum(map(len, self.parts))
+        seconds = sum(self._to_ask(self.arms.expert(name), images) for name in experts)
+        return seconds + (self._to_ask(self.arms.teacher({}), of_all) if teaches else 0.0)
+
+    def _total_weight(self, teaches: bool) -> float:
+        folds = sum(map(self.on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
+        once = WEIGHTS["teacher"] if teaches else 0
+        # One that goes on from a teacher with its own backbone has little to learn.
+        student = WEIGHTS["student"] / (2 if teaches and self.settings.teacher == self.settings.backbone else 1)
+        final = WEIGHTS["final"] / (ALONE if self.known == "fold-0" else 1.0)
+        once += student + sum(map(self.once_more, self.experts)) if self.together else final
+        return len(self.parts) * folds + once
