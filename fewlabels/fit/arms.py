@@ -304,8 +304,6 @@ class FineTune(NetworkArm):
 
     name = "finetune"
     at_most = 2000
-    fewest: ClassVar[int] = 1500
-    """Steps; where others share its time, it is not worth it in fewer."""
 
     def loop(self, pool: Pool, part: str) -> Loop:
         if self.start is None:

@@ -32,7 +32,7 @@ from fewlabels.fit.estimate import (
     macro_f1,
     mean_of_classes,
 )
-from fewlabels.fit.plan import ENOUGH, TRAINED, WEIGHTS, Plan
+from fewlabels.fit.plan import ENOUGH, WEIGHTS, Plan
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import class_prior
 from fewlabels.fit.settings import FitSettings, refuse_unsuitable
@@ -80,6 +80,8 @@ class Made(NamedTuple):
     """As :class:`Fitted` has them."""
     learned_more: bool = True
     """Whether it, or who taught it, knows labels that the folds' networks did not."""
+    judged: CrossFitted | None = None
+    """Its own word on labels held out, where it has not learned them."""
 
 
 class Fit:
@@ -172,13 +174,16 @@ class Fit:
         # Teachers need a word on all images, from every fold.
         images = len(self.pool.source) if plan.teaches else float(np.mean([len(part) for part in self.parts]))
         for name in plan.in_order():
-            if name == TRAINED[0]:
+            if name == "supervised":
                 plan.divide()
-            if name in plan.experts:
-                arm = self.arms.expert(name)
-                seconds = partial(plan.share, arm, plan.on_a_fold(name), images)
-                said[name] = cross_fit(arm, self.pool, self.parts, seconds, plan.teaches)
-                self._tell(name, tried, pooled({name: said[name]}))
+            if name == "finetune" and self._is_hopeless(tried):
+                self._note("finetune: the probe on its frozen backbone is worse than supervised training; not tried")
+                plan.leave_out(name)
+                continue
+            arm = self.arms.expert(name)
+            seconds = partial(plan.share, arm, plan.on_a_fold(name), images)
+            said[name] = cross_fit(arm, self.pool, self.parts, seconds, plan.teaches)
+            self._tell(name, tried, pooled({name: said[name]}))
         tried, said = ({name: of[name] for name in plan.experts} for of in (tried, said))
         if plan.together:
             self._tell("committee", tried, pooled(said))
@@ -186,6 +191,11 @@ class Fit:
             self._self_train(tried)
         plan.budget.kept = 0.0
         return tried
+
+    def _is_hopeless(self, tried: Mapping[str, CrossFitted]) -> bool:
+        """Whether fine-tuning is not worth what it costs where all share the time of a single fold."""
+        weak = "probe" in tried and self._score(tried["probe"]) < self._score(tried["supervised"])
+        return weak and self.plan.known == "fold-0"
 
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
         committee = tried["committee"]
@@ -220,15 +230,16 @@ class Fit:
             self._note(f"{name}: {warning}")
         self._note(f"{best}: chosen by what the folds gave")
         assert made is not None  # supervised is always made
-        said, right = softmax(tried[best].held_logits, axis=1), is_right(tried[best])
-        effect = design_effect(right, tried[best].held_groups)
-        made.network.thresholds = thresholds(said.max(axis=1), right, self._frequent(tried[best]) / effect)
+        judged = made.judged or tried[best]
+        said, right = softmax(judged.held_logits, axis=1), is_right(judged)
+        effect = design_effect(right, judged.held_groups)
+        made.network.thresholds = thresholds(said.max(axis=1), right, self._frequent(judged) / effect)
         learned_from = float(1 - np.mean([len(part) for part in self.parts]) / len(self.pool.labelled))
         if best != "supervised":  # the best of several on the same folds looks better than it is
             learned_from **= 0.5
         if not made.learned_more:
             learned_from = 1.0
-        confusion = self._confusion(tried[best])
+        confusion = self._confusion(judged)
         estimate = expected_macro_f1(
             confusion, self.shares, self.seed, self.tested_on, learned_from, lost=made.lost, effect=effect
         )
@@ -267,7 +278,8 @@ class Fit:
         backbone, or from a supervised network: the one that was asked, or a fold's.
         """
         plan, kept = self.plan, self._looked_at()
-        pool = replace(self.pool, unlabelled=np.setdiff1d(self.pool.unlabelled, kept))
+        pool = plan.pool_of(plan.known)
+        pool = replace(pool, unlabelled=np.setdiff1d(pool.unlabelled, kept))
         logs = self._logs(self._said(name, tried))
         if name != "selftrain":  # whose teachers have been told them already
             self.shares = self._shares(np.exp(logs[self._some]))
@@ -294,14 +306,33 @@ class Fit:
             logits = outputs(network, self.pool.source.subset(kept))
             agrees = float((logits.argmax(axis=1) == told).mean())
             self._note(f"{who}: agrees with all before it on {agrees:.1%} of {len(kept):,} images it has not seen")
-            lost = lost_by(logits.argmax(axis=1), np.exp(logs[kept]))
-            if agrees >= right:
+            if agrees < right:
+                self._note(f"{who}: differs from them more often than they are wrong; the next best is taken")
+            elif plan.known == "all":
+                lost = lost_by(logits.argmax(axis=1), np.exp(logs[kept]))
                 scale = 1 / temperature_for(logits, right - float(lost.mean()))
                 of_classes = mean_of_classes(lost, logs[kept].argmax(axis=1))
-                shift = np.zeros(logits.shape[1])
-                return Made(network, scale, shift, of_classes, pseudo_labels, plan.known == "all")
-            self._note(f"{who}: differs from them more often than they are wrong; the next best is taken")
+                return Made(network, scale, np.zeros(logits.shape[1]), of_classes, pseudo_labels)
+            elif (made := self._judged(who, network, tried["supervised"], pseudo_labels)) is not None:
+                return made
         return None
+
+    def _judged(
+        self, who: str, network: Classifier, baseline: CrossFitted, pseudo_labels: dict[str, int]
+    ) -> Made | None:
+        """By the labels held out, which its teachers do not know either; None: it is worse than the baseline."""
+        said = np.full((len(self.pool.source), len(network.class_names)), np.nan, np.float32)
+        rows = self.pool.labelled[self.parts[0]]
+        said[rows] = outputs(network, self.pool.source.subset(rows))
+        judged = pooled({who: CrossFitted(self.pool, self.parts, [said])})
+        score, least = self._score(judged), self._score(baseline)
+        told = f"{who}: macro-F1 {score:.3f} on {len(rows):,} labels held out"
+        if score < least:
+            self._note(f"{told}, supervised training {least:.3f}; the next best is taken")
+            return None
+        self._note(told)
+        scale, shift = judged.weights[who], judged.weights[RARE] * self._rare()
+        return Made(network, scale, shift, 0.0, pseudo_labels, learned_more=False, judged=judged)
 
     def _tell_apart(self, logs: np.ndarray) -> dict[str, int]:
         """Which classes are named how often, for whoever wonders where the training went."""

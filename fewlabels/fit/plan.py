@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from fewlabels.evaluate import seconds_an_image
-from fewlabels.fit.arms import HELD, Arm, Arms, FineTune, NetworkArm, Student, Supervised
+from fewlabels.fit.arms import HELD, Arm, Arms, NetworkArm, Student, Supervised
 from fewlabels.fit.budget import Budget
 from fewlabels.fit.paces import features_paces
 from fewlabels.fit.pool import Pool
@@ -17,8 +17,8 @@ WEIGHTS = {
     **{"teacher": 18.0, "student": 4.0, "final": 3.0},
 }
 """What one training of each may take of the time, relative to the others."""
-TRAINED = ("finetune", "supervised")
-"""What takes the time that it is given, in the order that it is tried in: the second can use what the first leaves."""
+TRAINED = ("supervised", "finetune")
+"""What takes the time that it is given."""
 FEW = 50
 """Labels a class up to which they are also propagated."""
 ENOUGH = 200
@@ -33,6 +33,8 @@ ALONE = 3.0
 """Times its usual weight a network has where a part is held out alone; ``final``, which goes on from it, has less."""
 WORTH_IT = 0.25
 """Of that time: what a final training needs there, so that its rate rises and falls over some steps."""
+LATE = 1 / 2
+"""Of what is left after it: what fine-tuning may take there. The baseline loses nothing to it."""
 
 
 class Plan:
@@ -69,6 +71,9 @@ class Plan:
         """Whether the experts are asked together, and what they say is learned."""
         self.experts = self._experts()
         """The arms to try that learn from nothing but labels, safest first."""
+        if self.together and self.known == "fold-0" and not self._has_room():
+            self.together = False
+            self.experts = self._experts()
         dear = self._time_for_features()
         self._grace = 0.0 if paces else GRACE * settings.budget
         self.teaches = self.together and bool(parts) and self._time_to_self_train(settings.budget - dear)
@@ -87,8 +92,8 @@ class Plan:
         return self.pool.without(self.parts[0]) if part == "fold-0" else self.pool
 
     def in_order(self) -> list[str]:
-        """What may be tried, in its order: first what takes what it takes, so that the others share what is left."""
-        return [*(name for name in self.experts if name not in TRAINED), *TRAINED]
+        """The experts as they are tried: first what takes what it takes, so that the others share what is left."""
+        return sorted(self.experts, key=TRAINED.__contains__)
 
     def share(self, arm: Arm, weight: float, images: float) -> float:
         """Seconds for a training of this weight, which ends in asking the arm of so many images."""
@@ -102,8 +107,9 @@ class Plan:
 
     def on_a_fold(self, expert: str) -> float:
         """The weight of an expert's training on a fold."""
-        alone = self.known == "fold-0" and expert in TRAINED
-        return WEIGHTS[expert] * (ALONE if alone else 1.0)
+        if self.known == "all" or expert not in TRAINED:
+            return WEIGHTS[expert]
+        return LATE * self._afterwards() if expert == "finetune" else ALONE * WEIGHTS[expert]
 
     def once_more(self, expert: str) -> float:
         """The weight of an expert's training on what is known to those who are asked of all images."""
@@ -116,11 +122,12 @@ class Plan:
             # Kept, since a fit that goes on may need no features any more.
             to_ask = self._stages.array("time-to-ask", lambda: np.array(kernel.seconds_to_ask(fold, "fold-0")))
             self.budget.kept += min(self.settings.budget / 4, float(to_ask))
-        if "finetune" in self.experts and not self._time_to_finetune():
-            self.budget.forgo(self.on_a_fold("finetune"))
-            if self._stages.planned:
-                self.budget.kept = max(0.0, self.budget.kept - self._asking(["finetune"], self.teaches))
-            self.experts.remove("finetune")
+
+    def leave_out(self, expert: str) -> None:
+        """It is not tried after all."""
+        self.experts.remove(expert)
+        if self._stages.planned:
+            self.budget.kept = max(0.0, self.budget.kept - self._asking([expert], self.teaches))
 
     def for_the_last(self, name: str, images: int) -> tuple[str, float]:
         """The part of the labels that a network is taken of, which is asked of so many images, and its seconds."""
@@ -169,21 +176,21 @@ class Plan:
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 
-    def _time_to_finetune(self) -> bool:
-        """Whether its part is enough, where it is one of several that share the time of a single fold."""
-        if self.settings.strategy == "finetune" or self.known == "all":
-            return True
+    def _has_room(self) -> bool:
+        """Whether there is time beside the baseline: with fewer steps than it may have it gains more by others."""
+        seconds = self.settings.budget * self.on_a_fold("supervised") / self._total_weight(False)
 
-        def enough() -> np.ndarray:
-            seconds = self.budget.part(self.on_a_fold("finetune"))
-            as_long = self.arms.expert("supervised")  # a step of it takes
-            assert isinstance(as_long, Supervised)
-            return np.array([seconds, as_long.steps_in(self.pool_of("fold-0"), "fold-0", seconds)])
+        def found() -> np.ndarray:
+            baseline = Supervised(self.arms.lab, self.settings.backbone)
+            return np.array([baseline.at_most, baseline.steps_in(self.pool_of("fold-0"), "fold-0", seconds)])
 
-        seconds, steps = self._stages.array("time-to-finetune", enough)
-        if steps < FineTune.fewest:
-            self._note(f"finetune: {seconds:.0f} s are too few for the {FineTune.fewest:,} steps it needs; not tried")
-        return bool(steps >= FineTune.fewest)
+        wanted, steps = self._stages.array("time-beside-supervised", found)
+        if steps < wanted:
+            self._note(
+                f"committee: supervised training can use {wanted:,.0f} steps, and would have {steps:,.0f} beside it; "
+                "not tried"
+            )
+        return bool(steps >= wanted)
 
     def _time_to_self_train(self, seconds: float) -> bool:
         """Whether its part of them is enough."""
@@ -257,10 +264,14 @@ class Plan:
         return seconds + (self._to_ask(self.arms.teacher({}), of_all) if teaches else 0.0)
 
     def _total_weight(self, teaches: bool) -> float:
-        folds = sum(map(self.on_a_fold, self.experts)) + (WEIGHTS["selftrain"] if teaches else 0)
-        once = WEIGHTS["teacher"] if teaches else 0
+        experts = [name for name in self.experts if self.known == "all" or name != "finetune"]  # which shares the rest
+        folds = sum(map(self.on_a_fold, experts)) + (WEIGHTS["selftrain"] if teaches else 0)
+        once = (WEIGHTS["teacher"] if teaches else 0) + self._afterwards(teaches)
+        return len(self.parts) * folds + once + sum(map(self.once_more, self.experts if self.together else []))
+
+    def _afterwards(self, teaches: bool = False) -> float:
+        """The weight of what comes after the folds, and after a teacher."""
+        if not self.together:
+            return WEIGHTS["final"] / (ALONE if self.known == "fold-0" else 1.0)
         # One that goes on from a teacher with its own backbone has little to learn.
-        student = WEIGHTS["student"] / (2 if teaches and self.settings.teacher == self.settings.backbone else 1)
-        final = WEIGHTS["final"] / (ALONE if self.known == "fold-0" else 1.0)
-        once += student + sum(map(self.once_more, self.experts)) if self.together else final
-        return len(self.parts) * folds + once
+        return WEIGHTS["student"] / (2 if teaches and self.settings.teacher == self.settings.backbone else 1)

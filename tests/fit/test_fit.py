@@ -86,6 +86,16 @@ def takes(now: list[float], seconds: float, of):
     return taking
 
 
+def are_scored(monkeypatch, **scores: float) -> None:
+    """Each so on the folds, a committee 0.9."""
+
+    def score(self, fitted) -> float:
+        names = fitted.weights.keys() - {RARE}
+        return 0.9 if len(names) > 1 else scores[names.pop()]
+
+    monkeypatch.setattr(Fit, "_score", score)
+
+
 def takes_all_its_time(now: list[float], given: dict[str, float]):
     """A training that takes what it is given, and learns nothing."""
 
@@ -573,6 +583,7 @@ def test_an_expert_without_a_say_is_not_asked():
 
 def test_where_a_part_is_held_out_alone_the_others_are_learned_once(short, monkeypatch, fmnist, tmp_path: Path):
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    monkeypatch.setattr(arms.Supervised, "at_most", 1)
     monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
     monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.5)  # ten labels tell little
     later_is_better(monkeypatch)
@@ -671,24 +682,60 @@ def test_of_patients_they_have_to_prove_themselves_on_each():
     assert preferred({"supervised": 0.8, "probe": 0.92}, tried)[0] == "supervised"
 
 
-@pytest.mark.parametrize("fewest", [0, 10**9])
-def test_the_baseline_has_what_finetuning_does_not_use_whether_it_is_tried_or_not(
-    fewest, shortest, monkeypatch, fmnist, tmp_path
+@pytest.mark.parametrize("room", [True, False])
+def test_of_many_labels_a_committee_has_the_time_that_the_baseline_cannot_use(
+    room, shortest, monkeypatch, fmnist, tmp_path: Path
 ):
-    monkeypatch.setattr("fewlabels.fit.pool.MANY", 100)
-    monkeypatch.setattr(arms.FineTune, "fewest", fewest)
+    monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    monkeypatch.setattr(arms.Supervised, "at_most", 4 if room else 5)  # the fixture gives it 4 steps
     monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
+    made = fitted(pool_of(fmnist), tmp_path)
+    assert ("committee" in made.tried) == room
+    told = "committee: supervised training can use 5 steps, and would have 4 beside it; not tried"
+    assert (told in made.said) == (not room)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "probed", "tried"), [("auto", 0.4, False), ("auto", 0.6, True), ("finetune", 0.0, True)]
+)
+def test_of_many_labels_finetuning_costs_the_baseline_nothing(
+    strategy, probed, tried, shortest, monkeypatch, fmnist, tmp_path: Path
+):
+    """It has half of what is left, and nothing if a probe shows that it is hopeless."""
+    monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    now, given = [0.0], {}
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    for arm in (arms.Supervised, arms.FineTune):
+        monkeypatch.setattr(arm, "train", takes_all_its_time(now, given))
+    are_scored(monkeypatch, supervised=0.5, probe=probed, finetune=0.1)
     save_backbone(ArticleBackbone(), tmp_path / "backbone.safetensors", "article")
-    given: dict[str, float] = {}
-    of_arm = arms.Supervised.train
+    pool = pool_of(fmnist).labelled_alone()
+    made = fitted(
+        pool, tmp_path / "fit", strategy=strategy, start_from=str(tmp_path / "backbone.safetensors"), budget=60.0
+    )
+    assert ("finetune" in made.tried) == tried
+    expected = {"supervised-fold-0": 45.0} | ({"finetune-fold-0": 7.5} if tried else {"supervised-final": 15.0})
+    assert given == pytest.approx(expected, rel=0.05)
+
+
+def test_of_many_labels_a_student_is_judged_by_those_held_out(shortest, monkeypatch, fmnist, tmp_path: Path):
+    monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    monkeypatch.setattr(arms.Supervised, "at_most", 1)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
+    monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.0)  # it agrees with its teachers often enough
+    are_scored(monkeypatch, supervised=0.8, kernel=0.3, propagate=0.2, student=0.7)
+    all_are_heard(monkeypatch)
+    pool = pool_of(fmnist)
+    taught = []
+    of_student = arms.Student.train
 
     def train(arm, pool, part, seconds):
-        given.setdefault(part, seconds)
-        return of_arm(arm, pool, part, seconds)
+        taught.append(np.concatenate([arm.rows, pool.labelled]))
+        return of_student(arm, pool, part, seconds)
 
-    monkeypatch.setattr(arms.Supervised, "train", train)
-    pool = pool_of(fmnist, labels=200)
-    made = fitted(pool, tmp_path / "fit", start_from=str(tmp_path / "backbone.safetensors"), budget=1000.0)
-    assert ("finetune" in made.tried) == (fewest == 0)
-    assert any("finetune: " in line and "too few" in line for line in made.said) == (fewest > 0)
-    assert given["fold-0"] == pytest.approx(1000 * 3.0 / (3.0 + 4.0), rel=0.1)
+    monkeypatch.setattr(arms.Student, "train", train)
+    made = fitted(pool, tmp_path)
+    assert made.strategy == "supervised"
+    assert any(line.startswith("student: macro-F1 ") and "the next best is taken" in line for line in made.said)
+    held = pool.labelled[held_out(pool.labels, 0)[0]]
+    assert taught and not any(np.isin(held, rows).any() for rows in taught)
