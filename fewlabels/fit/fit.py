@@ -271,11 +271,13 @@ class Fit:
         return arm.train(self.plan.pool_of(part), part, seconds)
 
     def _student(self, name: str, tried: dict[str, CrossFitted]) -> Made | None:
-        """A network that has learned what is said of all images; None if it has not, by images kept from it.
+        """A network that has learned what is said of all images.
 
-        After self-training a teacher learns it first, from all labels and by itself. It has learned from every label,
-        so its confidence is set to what the folds got right. The student goes on from the teacher, if that has its
-        backbone, or from a supervised network: the one that was asked, or a fold's.
+        None if it has not, by images kept from it; or, of many labels, if it is worse than the baseline by those held
+        out, which none of those before it knows. After self-training a teacher learns it first, from the same labels
+        and by itself. Where it has learned from every label, its confidence is set to what the folds got right. The
+        student goes on from the teacher, if that has its backbone, or from a supervised network: the one that was
+        asked, or a fold's.
         """
         plan, kept = self.plan, self._looked_at()
         pool = plan.pool_of(plan.known)

@@ -9,7 +9,7 @@ from fewlabels.evaluate import seconds_an_image
 from fewlabels.fit.arms import HELD, Arm, Arms, NetworkArm, Student, Supervised
 from fewlabels.fit.budget import Budget
 from fewlabels.fit.paces import features_paces
-from fewlabels.fit.pool import Pool
+from fewlabels.fit.pool import Pool, is_alone
 from fewlabels.fit.settings import FitSettings
 
 WEIGHTS = {
@@ -34,7 +34,7 @@ ALONE = 3.0
 WORTH_IT = 0.25
 """Of that time: what a final training needs there, so that its rate rises and falls over some steps."""
 LATE = 1 / 2
-"""Of what is left after it: what fine-tuning may take there. The baseline loses nothing to it."""
+"""Of the time of a final training there: what fine-tuning may take of it, after the baseline's fold."""
 
 
 class Plan:
@@ -63,18 +63,17 @@ class Plan:
     ) -> None:
         self.settings, self.pool, self.parts, self.arms, self.paces = settings, pool, parts, arms, paces
         self._stages, self._note = arms.lab.stages, note
-        alone = len(parts) == 1 and len(parts[0]) <= len(pool.labelled) / 5  # of groups it may be half
-        self.known = "fold-0" if alone else "all"
+        self.known = "fold-0" if is_alone(pool.labels, parts) else "all"
         """Labels known to the experts that are asked of all images. Where a small part is held out alone they know the
         rest, and have been trained already."""
         self.together = settings.strategy in ("auto", "selftrain") and len(pool.unlabelled) >= ENOUGH
         """Whether the experts are asked together, and what they say is learned."""
         self.experts = self._experts()
         """The arms to try that learn from nothing but labels, safest first."""
-        if self.together and self.known == "fold-0" and not self._has_room():
-            self.together = False
-            self.experts = self._experts()
         dear = self._time_for_features()
+        if self.together and not self._has_room("committee", settings.budget - dear):
+            self.together, dear = False, 0.0
+            self.experts = self._experts()
         self._grace = 0.0 if paces else GRACE * settings.budget
         self.teaches = self.together and bool(parts) and self._time_to_self_train(settings.budget - dear)
         """Whether a network teaches itself."""
@@ -107,9 +106,11 @@ class Plan:
 
     def on_a_fold(self, expert: str) -> float:
         """The weight of an expert's training on a fold."""
-        if self.known == "all" or expert not in TRAINED:
+        if self.known == "all":
             return WEIGHTS[expert]
-        return LATE * self._afterwards() if expert == "finetune" else ALONE * WEIGHTS[expert]
+        if self._is_late(expert):
+            return LATE * WEIGHTS["final"] / ALONE
+        return WEIGHTS[expert] * (ALONE if expert == "supervised" else 1.0)
 
     def once_more(self, expert: str) -> float:
         """The weight of an expert's training on what is known to those who are asked of all images."""
@@ -140,8 +141,9 @@ class Plan:
         return ("final", left) if left > worth_it else (self.known, on_a_fold)
 
     def for_a_student(self) -> float:
-        """Seconds: all that is left, and for the first one something beyond it."""
-        seconds = max(self.budget.share(math.inf), self._grace)
+        """Seconds: what is left, of many labels less the baseline's last training; at first it may be more."""
+        weight = math.inf if self.known == "all" else self._of_student(self.teaches)
+        seconds = max(self.budget.share(weight), self._grace)
         self._grace = 0.0
         return seconds
 
@@ -176,24 +178,31 @@ class Plan:
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 
-    def _has_room(self) -> bool:
-        """Whether there is time beside the baseline: with fewer steps than it may have it gains more by others."""
-        seconds = self.settings.budget * self.on_a_fold("supervised") / self._total_weight(False)
+    def _has_room(self, other: str, seconds: float) -> bool:
+        """Whether many labels leave time for another: the baseline gains more by it, until it has all its steps."""
+        if self.known == "all":
+            return True
+        teaches = other == "selftrain"
+        if self._stages.planned:
+            seconds -= self._asking(self.experts, teaches)
+        seconds *= self.on_a_fold("supervised") / self._total_weight(teaches)
 
         def found() -> np.ndarray:
             baseline = Supervised(self.arms.lab, self.settings.backbone)
-            return np.array([baseline.at_most, baseline.steps_in(self.pool_of("fold-0"), "fold-0", seconds)])
+            return np.array([baseline.at_most, baseline.steps_in(self.pool_of("fold-0"), "fold-0", max(0.0, seconds))])
 
-        wanted, steps = self._stages.array("time-beside-supervised", found)
+        wanted, steps = self._stages.array(f"time-beside-{other}", found)
         if steps < wanted:
             self._note(
-                f"committee: supervised training can use {wanted:,.0f} steps, and would have {steps:,.0f} beside it; "
+                f"{other}: supervised training can use {wanted:,.0f} steps, and would have {steps:,.0f} beside it; "
                 "not tried"
             )
         return bool(steps >= wanted)
 
     def _time_to_self_train(self, seconds: float) -> bool:
         """Whether its part of them is enough."""
+        if not self._has_room("selftrain", seconds):
+            return False
         if self._stages.planned:
             in_the_end = 1 / len(self.parts)  # of what is asked on the folds
             seconds = max(0.0, seconds - self._asking(self.experts, True) * (1 + in_the_end))
@@ -264,14 +273,18 @@ class Plan:
         return seconds + (self._to_ask(self.arms.teacher({}), of_all) if teaches else 0.0)
 
     def _total_weight(self, teaches: bool) -> float:
-        experts = [name for name in self.experts if self.known == "all" or name != "finetune"]  # which shares the rest
-        folds = sum(map(self.on_a_fold, experts)) + (WEIGHTS["selftrain"] if teaches else 0)
-        once = (WEIGHTS["teacher"] if teaches else 0) + self._afterwards(teaches)
-        return len(self.parts) * folds + once + sum(map(self.once_more, self.experts if self.together else []))
+        folds = sum(self.on_a_fold(name) for name in self.experts if not self._is_late(name))
+        once = self._of_student(teaches) + sum(map(self.once_more, self.experts)) if self.together else 0.0
+        if self.known != "all" or not self.together:
+            once += WEIGHTS["final"] / (ALONE if self.known == "fold-0" else 1.0)
+        if teaches:
+            folds, once = folds + WEIGHTS["selftrain"], once + WEIGHTS["teacher"]
+        return len(self.parts) * folds + once
 
-    def _afterwards(self, teaches: bool = False) -> float:
-        """The weight of what comes after the folds, and after a teacher."""
-        if not self.together:
-            return WEIGHTS["final"] / (ALONE if self.known == "fold-0" else 1.0)
-        # One that goes on from a teacher with its own backbone has little to learn.
+    def _of_student(self, teaches: bool) -> float:
+        """A student's weight: one that goes on from a teacher with its own backbone has little to learn."""
         return WEIGHTS["student"] / (2 if teaches and self.settings.teacher == self.settings.backbone else 1)
+
+    def _is_late(self, expert: str) -> bool:
+        """Whether its time is not planned, but taken from what follows."""
+        return expert == "finetune" and self.known == "fold-0" and not self.together

@@ -122,3 +122,8 @@ def held_out(labels: np.ndarray, seed: int, groups: np.ndarray | None = None) ->
     classes = set().union(*(labels[part] for part in tenths))
     suit = [part for part in tenths if len(part) <= len(labels) / 5 and set(labels[part]) == classes]
     return suit[:1] or folds(labels, FOLDS, seed, groups)
+
+
+def is_alone(labels: np.ndarray, parts: list[np.ndarray]) -> bool:
+    """Whether it is one small part of many labels that is held out; of groups the only one may be half, or of few."""
+    return len(labels) > MANY and len(parts) == 1 and len(parts[0]) <= len(labels) / 5

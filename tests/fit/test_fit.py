@@ -682,26 +682,30 @@ def test_of_patients_they_have_to_prove_themselves_on_each():
     assert preferred({"supervised": 0.8, "probe": 0.92}, tried)[0] == "supervised"
 
 
-@pytest.mark.parametrize("room", [True, False])
-def test_of_many_labels_a_committee_has_the_time_that_the_baseline_cannot_use(
-    room, shortest, monkeypatch, fmnist, tmp_path: Path
+@pytest.mark.parametrize(
+    ("budget", "committee", "teacher"), [(55e3, False, False), (57e3, True, False), (190e3, True, True)]
+)
+def test_of_many_labels_others_have_the_time_that_the_baseline_cannot_use(
+    budget, committee, teacher, shortest, monkeypatch, fmnist, tmp_path: Path
 ):
+    """A step takes a second, and it has 3 of 8.4 parts beside a committee, of 28.4 beside a teacher."""
+    monkeypatch.setattr(Stages, "_steps", lambda self, arm, training, seconds, *args: int(seconds))
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
-    monkeypatch.setattr(arms.Supervised, "at_most", 4 if room else 5)  # the fixture gives it 4 steps
-    monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
-    made = fitted(pool_of(fmnist), tmp_path)
-    assert ("committee" in made.tried) == room
-    told = "committee: supervised training can use 5 steps, and would have 4 beside it; not tried"
-    assert (told in made.said) == (not room)
+    paces = dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
+    begun = Fit(pool_of(fmnist), FitSettings(budget=budget), fit_views(1), tmp_path, 0, Observer, paces=paces)
+    assert (begun.plan.together, begun.plan.teaches) == (committee, teacher)
+    assert ("kernel" in begun.plan.experts) == committee
+    beside = [line.split(":")[0] for line in begun.said if "supervised training can use 20,000 steps" in line]
+    assert beside == [name for name, tried in (("committee", committee), ("selftrain", teacher)) if not tried][:1]
 
 
 @pytest.mark.parametrize(
     ("strategy", "probed", "tried"), [("auto", 0.4, False), ("auto", 0.6, True), ("finetune", 0.0, True)]
 )
-def test_of_many_labels_finetuning_costs_the_baseline_nothing(
+def test_of_many_labels_finetuning_has_half_of_the_last_training(
     strategy, probed, tried, shortest, monkeypatch, fmnist, tmp_path: Path
 ):
-    """It has half of what is left, and nothing if a probe shows that it is hopeless."""
+    """The baseline is then taken as the fold left it. Where a probe is worse than that, nothing is spent on it."""
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
     now, given = [0.0], {}
     monkeypatch.setattr("time.monotonic", lambda: now[0])
