@@ -33,8 +33,8 @@ ALONE = 3.0
 """Times its usual weight a network has where a part is held out alone; ``final``, which goes on from it, has less."""
 WORTH_IT = 0.25
 """Of that time: what a final training needs there, so that its rate rises and falls over some steps."""
-LATE = 1 / 2
-"""Of the time of a final training there: what fine-tuning may take of it, after the baseline's fold."""
+BESIDE = 1 / 2
+"""Of the time of a final training there: what fine-tuning may take beside the baseline."""
 
 
 class Plan:
@@ -108,8 +108,8 @@ class Plan:
         """The weight of an expert's training on a fold."""
         if self.known == "all":
             return WEIGHTS[expert]
-        if self._is_late(expert):
-            return LATE * WEIGHTS["final"] / ALONE
+        if expert == "finetune" and not self.together:
+            return BESIDE * WEIGHTS["final"] / ALONE
         return WEIGHTS[expert] * (ALONE if expert == "supervised" else 1.0)
 
     def once_more(self, expert: str) -> float:
@@ -286,5 +286,6 @@ class Plan:
         return WEIGHTS["student"] / (2 if teaches and self.settings.teacher == self.settings.backbone else 1)
 
     def _is_late(self, expert: str) -> bool:
-        """Whether its time is not planned, but taken from what follows."""
-        return expert == "finetune" and self.known == "fold-0" and not self.together
+        """Whether its time is not planned, but taken from the last training: it may turn out that it is not tried."""
+        may_be_hopeless = expert == "finetune" and self.settings.strategy != "finetune"
+        return may_be_hopeless and self.known == "fold-0" and not self.together
