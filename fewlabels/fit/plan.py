@@ -71,7 +71,7 @@ class Plan:
         self.experts = self._experts()
         """The arms to try that learn from nothing but labels, safest first."""
         dear = self._time_for_features()
-        if self.together and not self._has_room("committee", settings.budget - dear):
+        if self.together and not self._has_room(settings.budget - dear, teaches=False):
             self.together, dear = False, 0.0
             self.experts = self._experts()
         self._grace = 0.0 if paces else GRACE * settings.budget
@@ -178,30 +178,30 @@ class Plan:
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 
-    def _has_room(self, other: str, seconds: float) -> bool:
-        """Whether many labels leave time for another: the baseline gains more by it, until it has all its steps."""
+    def _has_room(self, seconds: float, teaches: bool) -> bool:
+        """Whether many labels leave time for a committee, or a teacher: the baseline has all its steps first."""
         if self.known == "all":
             return True
-        teaches = other == "selftrain"
         if self._stages.planned:
             seconds -= self._asking(self.experts, teaches)
-        seconds *= self.on_a_fold("supervised") / self._total_weight(teaches)
+        of_fold = max(0.0, seconds) * self.on_a_fold("supervised") / self._total_weight(teaches)
 
         def found() -> np.ndarray:
             baseline = Supervised(self.arms.lab, self.settings.backbone)
-            return np.array([baseline.at_most, baseline.steps_in(self.pool_of("fold-0"), "fold-0", max(0.0, seconds))])
+            return np.array([baseline.at_most, baseline.steps_in(self.pool_of("fold-0"), "fold-0", of_fold)])
 
-        wanted, steps = self._stages.array(f"time-beside-{other}", found)
+        others = "selftrain" if teaches else "committee and selftrain"
+        wanted, steps = self._stages.array(f"time-beside-{others.split()[0]}", found)
         if steps < wanted:
             self._note(
-                f"{other}: supervised training can use {wanted:,.0f} steps, and would have {steps:,.0f} beside it; "
+                f"{others}: supervised training can use {wanted:,.0f} steps, and would have {steps:,.0f} beside; "
                 "not tried"
             )
         return bool(steps >= wanted)
 
     def _time_to_self_train(self, seconds: float) -> bool:
         """Whether its part of them is enough."""
-        if not self._has_room("selftrain", seconds):
+        if not self._has_room(seconds, teaches=True):
             return False
         if self._stages.planned:
             in_the_end = 1 / len(self.parts)  # of what is asked on the folds

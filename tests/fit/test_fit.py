@@ -695,8 +695,8 @@ def test_of_many_labels_others_have_the_time_that_the_baseline_cannot_use(
     begun = Fit(pool_of(fmnist), FitSettings(budget=budget), fit_views(1), tmp_path, 0, Observer, paces=paces)
     assert (begun.plan.together, begun.plan.teaches) == (committee, teacher)
     assert ("kernel" in begun.plan.experts) == committee
-    beside = [line.split(":")[0] for line in begun.said if "supervised training can use 20,000 steps" in line]
-    assert beside == [name for name, tried in (("committee", committee), ("selftrain", teacher)) if not tried][:1]
+    not_tried = [line.split(":")[0] for line in begun.said if "supervised training can use 20,000 steps" in line]
+    assert not_tried == ([] if teacher else ["selftrain"] if committee else ["committee and selftrain"])
 
 
 @pytest.mark.parametrize(
@@ -724,24 +724,30 @@ def test_of_many_labels_finetuning_has_half_of_the_last_training(
     assert given == pytest.approx(expected, rel=0.05)
 
 
-def test_of_many_labels_a_student_is_judged_by_those_held_out(shortest, monkeypatch, fmnist, tmp_path: Path):
+@pytest.mark.parametrize(("student", "taken"), [(0.7, "supervised"), (0.85, "selftrain")])
+def test_of_many_labels_a_student_is_judged_by_those_held_out(
+    student, taken, shortest, monkeypatch, fmnist, tmp_path: Path
+):
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
     monkeypatch.setattr(arms.Supervised, "at_most", 1)
-    monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
     monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.0)  # it agrees with its teachers often enough
-    are_scored(monkeypatch, supervised=0.8, kernel=0.3, propagate=0.2, student=0.7)
+    are_scored(monkeypatch, supervised=0.8, kernel=0.3, propagate=0.2, student=student, teacher=student)
     all_are_heard(monkeypatch)
+    learned: dict[str, np.ndarray] = {}
+    for arm in (arms.SelfTrain, arms.Student):
+
+        def train(arm, pool, part, seconds, of_arm=arm.train):
+            learned[f"{arm.name}-{part}"] = pool.labelled
+            return of_arm(arm, pool, part, seconds)
+
+        monkeypatch.setattr(arm, "train", train)
     pool = pool_of(fmnist)
-    taught = []
-    of_student = arms.Student.train
-
-    def train(arm, pool, part, seconds):
-        taught.append(np.concatenate([arm.rows, pool.labelled]))
-        return of_student(arm, pool, part, seconds)
-
-    monkeypatch.setattr(arms.Student, "train", train)
     made = fitted(pool, tmp_path)
-    assert made.strategy == "supervised"
-    assert any(line.startswith("student: macro-F1 ") and "the next best is taken" in line for line in made.said)
+    assert made.strategy == taken
+    told = [line for line in made.said if line.startswith(("student: macro-F1", "teacher: macro-F1"))]
+    assert [line.split(":")[0] for line in told][:2] == (
+        ["student"] if taken == "selftrain" else ["student", "teacher"]
+    )
     held = pool.labelled[held_out(pool.labels, 0)[0]]
-    assert taught and not any(np.isin(held, rows).any() for rows in taught)
+    assert {"selftrain-fold-0", "selftrain-all", "student-of-selftrain"} <= learned.keys()
+    assert not any(np.isin(held, rows).any() for rows in learned.values())
