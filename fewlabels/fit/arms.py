@@ -116,6 +116,13 @@ class Features:
         return neighbour_graph(self.vectors)
 
 
+def placed(logits: np.ndarray, rows: np.ndarray, images: int) -> np.ndarray:
+    """Logits [R, K] of some rows in those of all images: float32 [N, K], nan elsewhere."""
+    whole = np.full((images, logits.shape[1]), np.nan, np.float32)
+    whole[rows] = logits
+    return whole
+
+
 @dataclass(frozen=True)
 class Arm:
     """One way from a pool to logits of every image of its source."""
@@ -130,15 +137,11 @@ class Arm:
         ``part`` names which labels are in the pool.
         """
 
-        def placed() -> np.ndarray:
+        def said() -> np.ndarray:
             asked = self._logits(pool, part, seconds, rows)
-            if rows is None:
-                return asked
-            whole = np.full((len(pool.source), asked.shape[1]), np.nan, np.float32)
-            whole[rows] = asked
-            return whole
+            return asked if rows is None else placed(asked, rows, len(pool.source))
 
-        return self.lab.stages.array(f"{self.name}-{part}-of-{'all' if rows is None else 'some'}", placed)
+        return self.lab.stages.array(f"{self.name}-{part}-of-{'all' if rows is None else 'some'}", said)
 
     def asked(self, part: str) -> bool:
         """Whether it has been asked of all images."""

@@ -19,7 +19,7 @@ from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import fastest_precision
 from fewlabels.errors import InputError
 from fewlabels.evaluate import outputs
-from fewlabels.fit.arms import Arms, FineTune, Lab, NetworkArm, Student, Supervised
+from fewlabels.fit.arms import Arms, FineTune, Lab, NetworkArm, Student, Supervised, placed
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
 from fewlabels.fit.choice import heard, is_right, preferred
 from fewlabels.fit.cross_fit import RARE, CrossFitted, cross_fit, pooled, weighted
@@ -194,8 +194,9 @@ class Fit:
 
     def _is_hopeless(self, tried: Mapping[str, CrossFitted]) -> bool:
         """Whether fine-tuning is not worth what it costs where all share the time of a single fold."""
-        weak = "probe" in tried and self._score(tried["probe"]) < self._score(tried["supervised"])
-        return weak and self.plan.known == "fold-0"
+        if self.plan.known == "all" or "probe" not in tried:
+            return False
+        return self._score(tried["probe"]) < self._score(tried["supervised"])
 
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
         committee = tried["committee"]
@@ -323,9 +324,8 @@ class Fit:
         self, who: str, network: Classifier, baseline: CrossFitted, pseudo_labels: dict[str, int]
     ) -> Made | None:
         """By the labels held out, which its teachers do not know either; None: it is worse than the baseline."""
-        said = np.full((len(self.pool.source), len(network.class_names)), np.nan, np.float32)
-        rows = self.pool.labelled[self.parts[0]]
-        said[rows] = outputs(network, self.pool.source.subset(rows))
+        source, rows = self.pool.source, self.pool.labelled[self.parts[0]]
+        said = placed(outputs(network, source.subset(rows)), rows, len(source))
         judged = pooled({who: CrossFitted(self.pool, self.parts, [said])})
         score, least = self._score(judged), self._score(baseline)
         told = f"{who}: macro-F1 {score:.3f} on {len(rows):,} labels held out"

@@ -109,7 +109,7 @@ class Plan:
         if self.known == "all":
             return WEIGHTS[expert]
         if expert == "finetune" and not self.together:
-            return BESIDE * WEIGHTS["final"] / ALONE
+            return BESIDE * self._of_last()
         return WEIGHTS[expert] * (ALONE if expert == "supervised" else 1.0)
 
     def once_more(self, expert: str) -> float:
@@ -125,8 +125,10 @@ class Plan:
             self.budget.kept += min(self.settings.budget / 4, float(to_ask))
 
     def leave_out(self, expert: str) -> None:
-        """It is not tried after all."""
+        """It is not tried after all; what was planned for it is for others."""
         self.experts.remove(expert)
+        if not self._is_late(expert):
+            self.budget.forgo(self.on_a_fold(expert))
         if self._stages.planned:
             self.budget.kept = max(0.0, self.budget.kept - self._asking([expert], self.teaches))
 
@@ -276,10 +278,14 @@ class Plan:
         folds = sum(self.on_a_fold(name) for name in self.experts if not self._is_late(name))
         once = self._of_student(teaches) + sum(map(self.once_more, self.experts)) if self.together else 0.0
         if self.known != "all" or not self.together:
-            once += WEIGHTS["final"] / (ALONE if self.known == "fold-0" else 1.0)
+            once += self._of_last()
         if teaches:
             folds, once = folds + WEIGHTS["selftrain"], once + WEIGHTS["teacher"]
         return len(self.parts) * folds + once
+
+    def _of_last(self) -> float:
+        """The weight of a last training, with all labels."""
+        return WEIGHTS["final"] / (ALONE if self.known == "fold-0" else 1.0)
 
     def _of_student(self, teaches: bool) -> float:
         """A student's weight: one that goes on from a teacher with its own backbone has little to learn."""

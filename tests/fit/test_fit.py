@@ -724,6 +724,21 @@ def test_of_many_labels_finetuning_has_half_of_the_last_training(
     assert given == pytest.approx(expected, rel=0.05)
 
 
+def test_what_was_planned_for_finetuning_that_is_left_out_is_for_others(shortest, monkeypatch, fmnist, tmp_path: Path):
+    monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    monkeypatch.setattr(arms.Supervised, "at_most", 1)
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
+    weights = tmp_path / "backbone.safetensors"
+    save_backbone(ArticleBackbone(), weights, "article")
+    paces = dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
+    settings = FitSettings(budget=95.0, start_from=str(weights))
+    plan = Fit(pool_of(fmnist), settings, fit_views(1), tmp_path / "fit", 0, Observer, paces=paces).plan
+    # Supervised training 3, probe 0.1, kernels and neighbours 0.4, fine-tuning 1, a student 4, a last training 1.
+    assert plan.budget.part(4.0) == pytest.approx(95 * 4 / 9.5)
+    plan.leave_out("finetune")
+    assert plan.budget.part(4.0) == pytest.approx(95 * 4 / 8.5)
+
+
 @pytest.mark.parametrize(("student", "taken"), [(0.7, "supervised"), (0.85, "selftrain")])
 def test_of_many_labels_a_student_is_judged_by_those_held_out(
     student, taken, shortest, monkeypatch, fmnist, tmp_path: Path
