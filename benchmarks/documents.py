@@ -32,7 +32,7 @@ from fewlabels.article.summary import ArmSummary, claims, summarise
 from fewlabels.compare.plan import CompareSettings
 from fewlabels.evidence import sign_flip_p
 from fewlabels.files import written_whole
-from fewlabels.fit.arms import HELD
+from fewlabels.fit.features import HELD
 
 ROOT = Path(__file__).parent.parent
 SPEED_PLOT = ROOT / "docs" / "pretrain_speed.svg"
@@ -516,7 +516,7 @@ def scale_images() -> str:
         for images in IMAGES
     ]
     head = "images | file, GB, 28x28 gray | memory, GiB | one pass, tutorial's network | file, GB, 32x32 colour"
-    return table(f"{head} | one pass, ResNet-18 | gradients, GB", "rrrrrrr", lines)
+    return table(f"{head} | one pass, ResNet-18 | features, GB", "rrrrrrr", lines)
 
 
 def scale_machines() -> str:

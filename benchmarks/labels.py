@@ -6,7 +6,8 @@ it is given; the test labels are read once a row.
 Strategies but the supervised one start from five minutes of pretraining, except with the tutorial's labels.
 
 Minutes are counted, not clocked, so that a row does not depend on what else the machine does: a step counts with what
-it takes when nothing else runs (``paces.json``). How long it took by the clock is in the row as ``seconds``.
+it takes when nothing else runs (``paces.json``), on two cores for ``main``, on one for the others, however many it had.
+How long it took by the clock is in the row as ``seconds``.
 
 - ``main``: the first 1,000 labels, or 100 of them; the supervised baseline, and all that more time can buy.
 - ``curve``: 20 to 60,000 labels, three draws of each, at most three minutes a fit.
@@ -55,6 +56,8 @@ MAIN = (
 CURVE = ("supervised", "probe", "finetune", "selftrain")
 KEYS = ("group", "strategy", "backbone", "labels", "minutes", "draw", "seed")
 PLACE = Path("runs/labels")
+CORES = 2
+"""Of the machine that the rows of ``main`` are for."""
 TRIALS, APART = 12, 5.0
 """Of each pace, and seconds between them: a machine may be slow for minutes."""
 
@@ -102,10 +105,15 @@ def weights(seed: int) -> Path:
     return folder / "backbone.safetensors"
 
 
-def paces(backbone: str) -> dict[str, float]:
-    """The least of many trials, since other work only slows a machine down; with the threads of now."""
+def threads_of(key: dict[str, Any]) -> int:
+    """That a row's time is counted for, however many compute it."""
+    return CORES if key["group"] == "main" else 1
+
+
+def paces(backbone: str, threads: int) -> dict[str, float]:
+    """The least of many trials, since other work only slows a machine down."""
     precision = fastest_precision("cpu")
-    key = {"backbone": backbone, "threads": torch.get_num_threads(), "precision": precision}
+    key = {"backbone": backbone, "threads": threads, "precision": precision}
     file = ResultFile("paces", "python -m benchmarks.labels", keys=tuple(key))
     if not file.has(**key):
         source = fashion_mnist().train
@@ -113,7 +121,8 @@ def paces(backbone: str) -> dict[str, float]:
         tried = []
         for _ in range(TRIALS):
             lab = Lab(Stages(work, {}, Observer, torch.device("cpu")), *fit_views(1), 0, torch.device("cpu"), precision)
-            tried.append(measured_paces(lab, pool, backbone, FitSettings().teacher))
+            with computing_with(threads):
+                tried.append(measured_paces(lab, pool, backbone, FitSettings().teacher))
             time.sleep(APART)
         shutil.rmtree(work)
         file.add(key | {name: float(f"{min(of[name] for of in tried):.3g}") for name in tried[0]})
@@ -130,7 +139,7 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
     start = None if fresh else str(weights(key["seed"]))
     settings = FitSettings(key["strategy"], 60.0 * key["minutes"], key["backbone"], start_from=start)
     folder = PLACE / "-".join(str(key[name]) for name in KEYS)
-    counted = paces(key["backbone"])
+    counted = paces(key["backbone"], threads_of(key))
     began = time.perf_counter()
     fit = Fit(pool, settings, fit_views(1), folder, key["seed"], Observer, tested_on=len(splits.test), paces=counted)
     fitted = fit.go()
@@ -145,7 +154,7 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
     plans = {file.stem: json.loads(file.read_text()) for file in sorted((folder / "stages").glob("*-*.json"))}
     row["steps"] = {name: plan["steps"] for name, plan in plans.items()}
     shutil.rmtree(folder)
-    return {**row, "counted": True, "seconds": seconds, "threads": torch.get_num_threads()}
+    return {**row, "counted": True, "seconds": seconds, "threads": threads_of(key)}
 
 
 def main() -> None:
@@ -156,7 +165,7 @@ def main() -> None:
     for key in rows_to_do():
         if file.has(**key) or key["seed"] not in seeds or (groups and key["group"] not in groups):
             continue
-        with computing_with(torch.get_num_threads() if key["group"] == "main" else 1):
+        with computing_with(threads_of(key)):
             row = measured(key)
         file.add(row)
         print(row, flush=True)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fewlabels.compare.plan import CompareSettings
-from fewlabels.fit.gradients import num_features
+from fewlabels.fit.features import num_features
 
 IMAGES = (60_000, 1_000_000, 10_000_000, 100_000_000)
 MACHINES = (1, 2, 3, 6)
@@ -11,7 +11,7 @@ WORKERS = (1, 2, 6, 8, 36)
 GRAY, COLOUR = 28 * 28, 3 * 32 * 32
 """Bytes of an image: Fashion-MNIST's, and one of 32x32 in colour."""
 FEATURE_BYTES = 4 * num_features(channels=1)
-"""An image's oriented gradients, which the kernel and the graph of neighbours keep of up to 200,000 images."""
+"""An image's features, which the kernel and the graph of neighbours keep of up to 100,000 images."""
 
 
 def duration(seconds: float) -> str:

@@ -2,11 +2,11 @@ import pytest
 
 from benchmarks.scale import FEATURE_BYTES, least_seconds, peak_gib
 from fewlabels.compare.plan import TRAINING, CompareSettings
-from fewlabels.fit.gradients import gradient_features
+from fewlabels.fit.features import Features
 
 
 def test_gradients_are_as_large_as_is_said(fmnist):
-    assert gradient_features(fmnist.train.first_k(10)).nbytes == 10 * FEATURE_BYTES
+    assert Features(fmnist.train.first_k(10), None).vectors.nbytes == 10 * FEATURE_BYTES
 
 
 def test_memory_is_on_the_line_through_what_was_measured():

@@ -17,7 +17,7 @@ from fewlabels.data.source import ArraySource, fingerprint, identity
 from fewlabels.engine.run_folder import refusing_damage
 from fewlabels.evidence import LEVEL, detectable, fewest_pairs
 from fewlabels.files import write_json
-from fewlabels.fit.gradients import num_features
+from fewlabels.fit.features import num_features
 from fewlabels.fit.settings import FitSettings, refuse_unsuitable
 from fewlabels.models.backbones import make_backbone
 
@@ -79,9 +79,9 @@ def write_panels(bench: Bench, names: Names) -> None:
 
 
 def memory_bytes(settings: CompareSettings, train: ArraySource) -> float:
-    """What a comparison takes at most: its pictures' features are held three times while they are put together."""
+    """What a comparison takes at most: its pictures' features are held twice while they are put together."""
     features = num_features(train.shape[0]) + make_backbone(settings.backbone, train.shape[0]).num_features
-    return PROGRAM_BYTES + len(train) * (12.0 * features + math.prod(train.shape))
+    return PROGRAM_BYTES + len(train) * (8.0 * features + math.prod(train.shape))
 
 
 def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:

@@ -1,8 +1,7 @@
 """The ways from labels to what is said of every image that a fit chooses between; each can be tried on folds."""
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,26 +11,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.data.source import ArraySource, evenly_spaced
+from fewlabels.data.source import evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
 from fewlabels.evaluate import TRIED, outputs, seconds_an_image, tried_images
+from fewlabels.fit.features import Features
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
-from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.kernel import KernelRidge, kernel_ridge
 from fewlabels.fit.loop import Loop, LoopSettings, Objective
 from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings, smoothed
 from fewlabels.fit.pool import Pool
-from fewlabels.fit.propagation import neighbour_graph, propagated
+from fewlabels.fit.propagation import propagated
 from fewlabels.fit.stages import Stages
 from fewlabels.models.classifier import TEST_VIEWS, Classifier
 from fewlabels.models.weights import load_backbone
 from fewlabels.seeding import seed_from
 
-HELD = 200_000
-"""Images up to which features are kept; of more they are made anew whenever they are asked for."""
-AT_ONCE, COPIED = 16384, 2**28
-"""Images whose features are asked for together, and pixels that are copied to make them."""
+AT_ONCE = 16384
+"""Images whose features are asked for together."""
 GOES_ON = 1 / 4
 """Of the learning rate, where a training goes on from a network that knows fewer labels."""
 MOST_LABELS = 5000
@@ -69,51 +66,6 @@ class Lab:
     def labels(self, pool: Pool, part: str, settings: LabelSettings) -> Labels:
         """The loss on the pool's labels."""
         return Labels(pool, self.weak, self.strong, settings, self.seed_of(part), self.device)
-
-
-class Features:
-    """What kernel and graph know of the images: features that no label made, computed when first asked for.
-
-    Args:
-        source: the images.
-        embed: gives pretrained embeddings float [N, F] of images, to stand beside the gradients; None: they are alone.
-    """
-
-    def __init__(self, source: ArraySource, embed: Callable[[ArraySource], np.ndarray] | None) -> None:
-        self._source, self._embed = source, embed
-
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """Float32 [R, F], of length 1."""
-        if self.held:
-            known: np.ndarray = self.vectors[rows]
-            return known
-        at_once = max(1, COPIED // math.prod(self._source.shape))
-        parts = np.array_split(rows, -(-len(rows) // at_once))
-        return np.concatenate([self._made(self._source.subset(part)) for part in parts])
-
-    @property
-    def held(self) -> bool:
-        """Whether those of all images are kept."""
-        return len(self._source) <= HELD
-
-    @cached_property
-    def vectors(self) -> np.ndarray:
-        """Of all images."""
-        return self._made(self._source)
-
-    def _made(self, source: ArraySource) -> np.ndarray:
-        gradients = gradient_features(source)
-        if self._embed is None:
-            return gradients
-        embeddings = self._embed(source)
-        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        both: np.ndarray = np.hstack([gradients, embeddings]) / np.float32(np.sqrt(2))
-        return both
-
-    @cached_property
-    def graph(self) -> Any:
-        """Of neighbours, sparse [N, N]."""
-        return neighbour_graph(self.vectors)
 
 
 def placed(logits: np.ndarray, rows: np.ndarray, images: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 By name: ``supervised``, ``finetune``, ``selftrain`` and ``student``, seconds a step; ``image`` and ``teacher``, seconds
 a view that the classifier's network or the teacher's is asked of; ``features``, seconds an image; ``kernel``, seconds
-an image and label, of gradient features alone.
+an image and label, without embeddings.
 """
 
 import time
@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from fewlabels.data.source import ArraySource
 from fewlabels.evaluate import TRIED, seconds_an_image, tried_images
 from fewlabels.fit.arms import Lab, NetworkArm, SelfTrain, Student, Supervised
-from fewlabels.fit.gradients import gradient_features, num_features
+from fewlabels.fit.features import Features, num_features
 from fewlabels.fit.kernel import KernelRidge
 from fewlabels.fit.objectives import LabelSettings, SelfTrainingSettings
+from fewlabels.fit.patches import NUMBER, PATCH, SIDE
 from fewlabels.fit.pool import Pool
 from fewlabels.models.backbones import make_backbone, refuse_size
 
@@ -30,6 +31,8 @@ TRAINED = 3
 """Forward passes that a training image costs."""
 PIXEL = 0.25e-6
 """Seconds that a pixel of the gradient features takes."""
+PLACE = 0.4e-6
+"""Seconds that a place compared with patches takes, beside operations."""
 
 
 def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> dict[str, float]:
@@ -47,6 +50,7 @@ def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> d
     labels, others = LabelSettings().batch_size, SelfTrainingSettings().batch_size
     of_labels = STEP + TRAINED * labels * own
     channels, height, width = shape
+    compared = min(height, SIDE) * min(width, SIDE) * (PLACE + 2 * channels * PATCH**2 * NUMBER / RATE)
     return {
         "supervised": of_labels,
         "finetune": of_labels,
@@ -54,7 +58,7 @@ def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> d
         "student": STEP + TRAINED * Student.batch_size * own,
         "image": own,
         "teacher": teachers,
-        "features": channels * height * width * PIXEL,
+        "features": channels * height * width * PIXEL + compared,
         "kernel": 2 * num_features(channels) / RATE,
     }
 
@@ -89,10 +93,11 @@ def features_paces(source: ArraySource) -> dict[str, float]:
     vectors = np.random.default_rng(0).normal(size=(TRIED, num_features(source.shape[0]))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ridge = KernelRidge(vectors, 1.0, np.zeros((TRIED, 2)))
-    gradient_features(some.subset(slice(1)))
+    features = Features(some, None)
+    features.made(some.subset(slice(1)))
     ridge.scores(vectors)
     return {
-        "features": _seconds(lambda: gradient_features(some)) / len(some),
+        "features": _seconds(lambda: features.made(some)) / len(some),
         "kernel": _seconds(lambda: ridge.scores(vectors)) / TRIED**2,
     }
 

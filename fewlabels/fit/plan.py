@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from fewlabels.evaluate import seconds_an_image
-from fewlabels.fit.arms import HELD, Arm, Arms, NetworkArm, Student, Supervised
+from fewlabels.fit.arms import Arm, Arms, NetworkArm, Student, Supervised
 from fewlabels.fit.budget import Budget
+from fewlabels.fit.features import HELD
 from fewlabels.fit.paces import features_paces
 from fewlabels.fit.pool import Pool, is_alone
 from fewlabels.fit.settings import FitSettings

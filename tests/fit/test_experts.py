@@ -10,7 +10,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
-from fewlabels.fit import arms
+from fewlabels.fit import features
 from fewlabels.fit.arms import Features
 from fewlabels.fit.cross_fit import CrossFitted, pooled
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
@@ -93,7 +93,7 @@ def test_features_of_very_many_images_are_made_when_they_are_needed(monkeypatch,
     kept = Features(source, embedded)
     first, again = kept.of(rows), kept.of(rows)
     assert asked == [60]
-    monkeypatch.setattr(arms, "HELD", 59)
+    monkeypatch.setattr(features, "HELD", 59)
     np.testing.assert_allclose(Features(source, embedded).of(rows), first, atol=1e-6)
     np.testing.assert_array_equal(first, again)
     assert asked == [60, 3]
