@@ -10,8 +10,8 @@ MACHINES = (1, 2, 3, 6)
 WORKERS = (1, 2, 6, 8, 36)
 GRAY, COLOUR = 28 * 28, 3 * 32 * 32
 """Bytes of an image: Fashion-MNIST's, and one of 32x32 in colour."""
-FEATURE_BYTES = 4 * num_features(channels=1)
-"""An image's features, which the kernel and the graph of neighbours keep of up to 100,000 images."""
+FEATURE_BYTES = 2 * num_features(channels=1)
+"""An image's features, which the kernel and the graph of neighbours keep of up to 200,000 images."""
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ from fewlabels.compare.plan import TRAINING, CompareSettings
 from fewlabels.fit.features import Features
 
 
-def test_gradients_are_as_large_as_is_said(fmnist):
+def test_features_are_as_large_as_is_said(fmnist):
     assert Features(fmnist.train.first_k(10), None).vectors.nbytes == 10 * FEATURE_BYTES
 
 

@@ -79,9 +79,9 @@ def write_panels(bench: Bench, names: Names) -> None:
 
 
 def memory_bytes(settings: CompareSettings, train: ArraySource) -> float:
-    """What a comparison takes at most: its pictures' features are held twice while they are put together."""
+    """What a comparison takes at most: images' features, two bytes each, are held twice as they are put together."""
     features = num_features(train.shape[0]) + make_backbone(settings.backbone, train.shape[0]).num_features
-    return PROGRAM_BYTES + len(train) * (8.0 * features + math.prod(train.shape))
+    return PROGRAM_BYTES + len(train) * (4.0 * features + math.prod(train.shape))
 
 
 def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:

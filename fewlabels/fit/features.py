@@ -13,10 +13,10 @@ from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.patches import Patches
 from fewlabels.fit.propagation import neighbour_graph
 
-HELD = 100_000
+HELD = 200_000
 """Images up to which features are kept; of more they are made anew whenever they are asked for."""
-COPIED = 2**28
-"""Pixels that are copied to make them."""
+AT_ONCE, COPIED = 8192, 2**28
+"""Images whose features are made together, and pixels that are copied for it."""
 
 
 def num_features(channels: int) -> int:
@@ -29,21 +29,18 @@ class Features:
 
     Args:
         source: the images.
-        embed: gives pretrained embeddings float [N, F] of images, to stand beside the others; None: they are
-            alone.
+        embed: gives pretrained embeddings float [N, F] of images, to stand beside the others; None: they are alone.
     """
 
     def __init__(self, source: ArraySource, embed: Callable[[ArraySource], np.ndarray] | None) -> None:
         self._source, self._embed = source, embed
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """Float32 [R, F], of length 1."""
+        """Float32 [R, F], of length 1 (an image without any change has shorter ones)."""
         if self.held:
-            known: np.ndarray = self.vectors[rows]
+            known: np.ndarray = self.vectors[rows].astype(np.float32)
             return known
-        at_once = max(1, COPIED // math.prod(self._source.shape))
-        parts = np.array_split(rows, -(-len(rows) // at_once))
-        return np.concatenate([self.made(self._source.subset(part)) for part in parts])
+        return np.concatenate([self.made(self._source.subset(part)) for part in self._parts(rows)])
 
     @property
     def held(self) -> bool:
@@ -52,18 +49,22 @@ class Features:
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """Of all images."""
-        return self.made(self._source)
+        """Of all images, float16 [N, F]: a kernel is as good, and memory holds twice as many."""
+        parts = self._parts(np.arange(len(self._source)))
+        return np.concatenate([self.made(self._source.subset(part)).astype(np.float16) for part in parts])
 
     def made(self, source: ArraySource) -> np.ndarray:
         """Of these images, as ``of`` has them."""
         parts = [gradient_features(source), self._patches.features(source)]
         if self._embed is not None:
-            parts.append(self._embed(source))
-            parts[-1] /= np.maximum(np.linalg.norm(parts[-1], axis=1, keepdims=True), 1e-12)
-        together: np.ndarray = np.hstack(parts)
-        together /= np.float32(np.sqrt(len(parts)))
+            embeddings = self._embed(source)
+            parts.append(embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12))
+        together: np.ndarray = np.hstack(parts) / np.float32(np.sqrt(len(parts)))
         return together
+
+    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        at_once = max(1, min(AT_ONCE, COPIED // math.prod(self._source.shape)))
+        return np.array_split(rows, -(-len(rows) // at_once))
 
     @cached_property
     def _patches(self) -> Patches:

@@ -50,7 +50,8 @@ def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> d
     labels, others = LabelSettings().batch_size, SelfTrainingSettings().batch_size
     of_labels = STEP + TRAINED * labels * own
     channels, height, width = shape
-    compared = min(height, SIDE) * min(width, SIDE) * (PLACE + 2 * channels * PATCH**2 * NUMBER / RATE)
+    pixels = channels * PATCH**2
+    compared = min(height, SIDE) * min(width, SIDE) * (PLACE + 2 * pixels * (NUMBER + pixels) / RATE)
     return {
         "supervised": of_labels,
         "finetune": of_labels,

@@ -32,7 +32,7 @@ IMAGES, FROM_EACH = 3000, 20
 READ_AT_ONCE = 2**22
 """Numbers of the images that are read together."""
 AT_ONCE = 16 * 28 * 28
-"""Places that are looked at together: more do not fit in a core's cache."""
+"""Places that a core looks at together: more do not fit in its cache."""
 NUM_FEATURES = NUMBER * GRID**2
 
 
@@ -56,9 +56,10 @@ class Patches:
         rng = np.random.default_rng(0)
         some = []
         for images in _shrunk(source, evenly_spaced(source, IMAGES)):
-            found = F.unfold(_padded(images), PATCH)  # [B, Q, places]
-            places = torch.from_numpy(rng.integers(found.shape[2], size=(len(found), 1, FROM_EACH)))
-            some.append(found.gather(2, places.expand(-1, found.shape[1], -1)).transpose(1, 2).flatten(0, 1))
+            windows = _padded(images).unfold(2, PATCH, 1).unfold(3, PATCH, 1).movedim(1, 3)  # [B, down, right, C, 6, 6]
+            size = (len(images), FROM_EACH)
+            down, right = (torch.from_numpy(rng.integers(places, size=size)) for places in windows.shape[1:3])
+            some.append(windows[torch.arange(len(images))[:, None], down, right].flatten(2).flatten(0, 1))
         patches = torch.cat(some)
         textured = patches[patches.std(dim=1) > PLAIN]
         patches = textured if len(textured) >= NUMBER else patches
@@ -71,10 +72,13 @@ class Patches:
         return cls(mean, whiten, F.normalize((patches[chosen] - mean) @ whiten, dim=1))
 
     def features(self, source: ImageSource) -> np.ndarray:
-        """Float32 [N, NUM_FEATURES] of length 1: square roots of how similar each cell of an image is to each patch."""
+        """Square roots of how similar each cell of an image is to each patch.
+
+        Float32 [N, NUM_FEATURES], of length 1, or of 0 where nothing is similar.
+        """
         features, done = np.empty((len(source), NUM_FEATURES), np.float32), 0
         for images in _shrunk(source, np.arange(len(source))):
-            for part in images.split(max(1, AT_ONCE // images[0, 0].numel())):
+            for part in images.split(max(1, AT_ONCE * torch.get_num_threads() // images[0, 0].numel())):
                 cells = F.adaptive_avg_pool2d(self._similar(part), GRID).flatten(1)
                 features[done : done + len(part)] = F.normalize(cells.sqrt(), dim=1).numpy()
                 done += len(part)
@@ -84,11 +88,11 @@ class Patches:
         """By how much the cosine is above ``ALIKE``: float [B, C, H, W] to [B, NUMBER, H + 1, W + 1]."""
         channels, size = images.shape[1], len(self.mean)
         padded = _padded(images)
-        mean = torch.full((1, channels, PATCH, PATCH), 1 / size)
+        average = torch.full((1, channels, PATCH, PATCH), 1 / size)
         # All is linear in the pixels but two lengths, by which it is divided: of the patch, and of the whitened one.
         linear = self.whiten - self.whiten.mean(dim=0)  # takes a patch's own mean from it first
         kernels = [of.reshape(-1, channels, PATCH, PATCH) for of in (linear.T, self.shown @ linear.T)]
-        variance = F.conv2d(padded.square(), mean) - F.conv2d(padded, mean).square()
+        variance = F.conv2d(padded.square(), average) - F.conv2d(padded, average).square()
         contrast = (variance.clamp(min=0) + CONTRAST).sqrt()
         off = self.mean @ self.whiten
         white = F.conv2d(padded, kernels[0]) - contrast * off[:, None, None]

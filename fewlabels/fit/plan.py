@@ -26,7 +26,7 @@ ENOUGH = 200
 """Images without a label from which on they are learned from, and tell how frequent the classes are."""
 DEAR = 1 / 2
 """Of the budget: the longest that features may take."""
-NEIGHBOUR = 1 / 8
+NEIGHBOUR = 1 / 16
 """Of the time of a kernel's number, what comparing two images takes."""
 GRACE = 0.06
 """Of the budget: what a student may take beyond it, once, where what came before took longer than planned."""

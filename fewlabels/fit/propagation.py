@@ -8,6 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 NEIGHBOURS = 15
 DIMENSIONS = 96
 """Principal components that neighbours are looked for in."""
+PARTS = 8
+"""In which features are shortened, to save memory."""
 POWER = 4
 """Of the cosine: how much nearer neighbours count more."""
 ALPHA = 0.99
@@ -19,11 +21,12 @@ def neighbour_graph(features: np.ndarray) -> sparse.csr_matrix:
     """Symmetric, normalised weights [N, N] of each image's nearest neighbours by cosine.
 
     Args:
-        features: float32 [N, F].
+        features: float16 or float32 [N, F].
     """
     width = min(DIMENSIONS, *features.shape)
-    near = PCA(width, svd_solver="randomized", random_state=0).fit(features[:: max(1, len(features) // 10_000)])
-    shortened = near.transform(features).astype(np.float32)
+    some = features[:: max(1, len(features) // 10_000)].astype(np.float32)
+    near = PCA(width, svd_solver="randomized", random_state=0).fit(some)
+    shortened = np.concatenate([near.transform(part.astype(np.float32)) for part in np.array_split(features, PARTS)])
     shortened /= np.maximum(np.linalg.norm(shortened, axis=1, keepdims=True), 1e-12)
     number = min(NEIGHBOURS, len(features) - 1)
     squared, neighbours = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(shortened).kneighbors()

@@ -433,7 +433,7 @@ def test_a_plan_pays_for_features_neighbours_and_what_networks_are_asked(fmnist,
     assert left("free") == 600
     assert left("features", features=0.001) == pytest.approx(600 - images * 0.001)
     times, known = folds, len(pool.labelled)
-    of_kernel = images**2 * 1e-6 / 8 + times * images * known * 1e-6
+    of_kernel = images**2 * 1e-6 / 16 + times * images * known * 1e-6
     assert left("kernel", kernel=1e-6) == pytest.approx(600 - of_kernel)
     assert left("network", image=1e-4) == pytest.approx(600 - times * images * 6e-4)
     assert left("teacher", teacher=1e-3) == pytest.approx(600 - times * images * 1e-3)

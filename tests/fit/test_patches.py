@@ -4,6 +4,9 @@ import torch
 
 from fewlabels.data.source import ArraySource
 from fewlabels.fit import patches
+from fewlabels.fit.features import Features
+from fewlabels.fit.gradients import gradient_features
+from fewlabels.fit.kernel import kernel_ridge
 from fewlabels.fit.patches import ALIKE, CONTRAST, NUM_FEATURES, NUMBER, PATCH, Patches
 
 
@@ -39,6 +42,14 @@ def test_patches_are_whitened_and_of_length_one(fmnist):
     assert found.shown.shape == (NUMBER, PATCH**2)
     torch.testing.assert_close(found.shown.norm(dim=1), torch.ones(NUMBER))
     assert torch.equal(found.shown, Patches.of(fmnist.train.first_k(500)).shown)
+    # Without what was added, the directions that were brought to 1 have the variance of patches of all places.
+    images = fmnist.train.read(slice(500)).float() / 255
+    every = torch.nn.functional.unfold(images, PATCH, padding=PATCH // 2).transpose(1, 2).flatten(0, 1)
+    every = every[every.std(dim=1) > patches.PLAIN]
+    every = every - every.mean(dim=1, keepdim=True)
+    every = every / (every.square().mean(dim=1, keepdim=True) + CONTRAST).sqrt()
+    variances = torch.linalg.inv(found.whiten @ found.whiten) - patches.WHITE * torch.eye(PATCH**2)
+    torch.testing.assert_close(variances, torch.cov(every.T), atol=0.03, rtol=0.1)
 
 
 def test_an_image_is_described_alike_in_any_company(fmnist, monkeypatch):
@@ -46,11 +57,11 @@ def test_an_image_is_described_alike_in_any_company(fmnist, monkeypatch):
     found = Patches.of(source)
     together = found.features(source)
     monkeypatch.setattr(patches, "READ_AT_ONCE", 7 * 28 * 28)
-    np.testing.assert_allclose(found.features(source), together, atol=1e-6)
-    np.testing.assert_allclose(found.features(source.subset(slice(7, 8)))[0], together[7], atol=1e-6)
+    np.testing.assert_allclose(found.features(source), together, atol=1e-4)
+    np.testing.assert_allclose(found.features(source.subset(slice(7, 8)))[0], together[7], atol=1e-4)
 
 
-def test_large_images_are_shrunk(monkeypatch):
+def test_large_images_are_shrunk():
     large = images(3, 3, 90, 70)
     shrunk = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(large.images).float(), 32)
     small = ArraySource(shrunk.round().byte().numpy(), None, ("a", "b"))
@@ -67,13 +78,9 @@ def test_blank_images_have_features_without_nan(value):
 
 
 def test_kernel_ridge_names_more_with_them(fmnist):
-    from fewlabels.fit.features import Features
-    from fewlabels.fit.gradients import gradient_features
-    from fewlabels.fit.kernel import kernel_ridge
-
     source = fmnist.train.first_k(4000)
     right = []
-    for features in (gradient_features(source), Features(source, None).vectors):
+    for features in (gradient_features(source), Features(source, None).of(np.arange(4000))):
         ridge = kernel_ridge(features[:1000], source.labels[:1000], 10)
         right.append((ridge.scores(features[1000:]).argmax(axis=1) == source.labels[1000:]).mean())
     assert right[1] > right[0] + 0.003
