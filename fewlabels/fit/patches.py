@@ -33,6 +33,8 @@ READ_AT_ONCE = 2**22
 """Numbers of the images that are read together."""
 AT_ONCE = 16 * 28 * 28
 """Places that a core looks at together: more do not fit in its cache."""
+CORES = 8
+"""At most so many, since their memory adds up."""
 NUM_FEATURES = NUMBER * GRID**2
 
 
@@ -78,7 +80,7 @@ class Patches:
         """
         features, done = np.empty((len(source), NUM_FEATURES), np.float32), 0
         for images in _shrunk(source, np.arange(len(source))):
-            for part in images.split(max(1, AT_ONCE * torch.get_num_threads() // images[0, 0].numel())):
+            for part in images.split(max(1, AT_ONCE * min(CORES, torch.get_num_threads()) // images[0, 0].numel())):
                 cells = F.adaptive_avg_pool2d(self._similar(part), GRID).flatten(1)
                 features[done : done + len(part)] = F.normalize(cells.sqrt(), dim=1).numpy()
                 done += len(part)
