@@ -27,8 +27,6 @@ from fewlabels.models.classifier import TEST_VIEWS, Classifier
 from fewlabels.models.weights import load_backbone
 from fewlabels.seeding import seed_from
 
-AT_ONCE = 16384
-"""Images whose features are asked for together."""
 GOES_ON = 1 / 4
 """Of the learning rate, where a training goes on from a network that knows fewer labels."""
 MOST_LABELS = 5000
@@ -126,8 +124,7 @@ class Kernel(Arm):
         seen, groups = self.features.of(pool.labelled[spread]), None if pool.groups is None else pool.groups[spread]
         ridge = kernel_ridge(seen, pool.labels[spread], len(pool.source.class_names), groups)
         rows = np.arange(len(pool.source)) if rows is None else rows
-        parts = np.array_split(rows, -(-len(rows) // AT_ONCE))
-        return np.concatenate([ridge.scores(self.features.of(part)) for part in parts])
+        return np.concatenate([ridge.scores(self.features.of(part)) for part in self.features.parts(rows)])
 
     def seconds_to_ask(self, pool: Pool, part: str) -> float:
         """See :class:`Arm`."""

@@ -16,7 +16,7 @@ from fewlabels.fit.propagation import neighbour_graph
 HELD = 200_000
 """Images up to which features are kept; of more they are made anew whenever they are asked for."""
 AT_ONCE, COPIED = 8192, 2**28
-"""Images whose features are made together, and pixels that are copied for it."""
+"""Images whose features are made or asked for together, and pixels that are copied for it."""
 
 
 def num_features(channels: int) -> int:
@@ -40,7 +40,7 @@ class Features:
         if self.held:
             known: np.ndarray = self.vectors[rows].astype(np.float32)
             return known
-        return np.concatenate([self.made(self._source.subset(part)) for part in self._parts(rows)])
+        return np.concatenate([self.made(self._source.subset(part)) for part in self.parts(rows)])
 
     @property
     def held(self) -> bool:
@@ -50,7 +50,7 @@ class Features:
     @cached_property
     def vectors(self) -> np.ndarray:
         """Of all images, float16 [N, F]: a kernel is as good, and memory holds twice as many."""
-        parts = self._parts(np.arange(len(self._source)))
+        parts = self.parts(np.arange(len(self._source)))
         return np.concatenate([self.made(self._source.subset(part)).astype(np.float16) for part in parts])
 
     def made(self, source: ArraySource) -> np.ndarray:
@@ -62,7 +62,8 @@ class Features:
         together: np.ndarray = np.hstack(parts) / np.float32(np.sqrt(len(parts)))
         return together
 
-    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+    def parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows in parts whose features fit in memory beside those that are kept."""
         at_once = max(1, min(AT_ONCE, COPIED // math.prod(self._source.shape)))
         return np.array_split(rows, -(-len(rows) // at_once))
 
