@@ -47,7 +47,7 @@ class Shipped(nn.Module):
         super().__init__()
         self.test_views = classifier.test_views
         self.network = deepcopy(classifier).eval().requires_grad_(False)
-        self.network.test_views = False
+        self.network.test_views = 0
         self.stretches = preparation.stretch is not None
         low, high = torch.tensor(preparation.stretch or [(0, 255)], dtype=torch.float32)[..., None, None].unbind(1)
         self.register_buffer("low", low.clone())
@@ -61,11 +61,11 @@ class Shipped(nn.Module):
         return logits.softmax(dim=1)
 
     def _logits(self, x: Tensor) -> Tensor:
-        """As the classifier's, but of all views at once, so that the graph has the network once and not six times."""
+        """As the classifier's, but of all views at once, so that the graph has the network only once."""
         if not self.test_views:
             logits: Tensor = self.network(x)
             return logits
-        views = torch.stack(list(shifted_and_mirrored(x)))
+        views = torch.stack(list(shifted_and_mirrored(x, self.test_views)))
         logits = self.network(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         return logits.mean(dim=0)
 

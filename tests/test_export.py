@@ -14,7 +14,7 @@ from fewlabels.data.form import Form, Preparation, stretched
 from fewlabels.data.source import ArraySource
 from fewlabels.evaluate import outputs, probabilities
 from fewlabels.export import ABOUT, Shipped, _noise, exported
-from fewlabels.models.classifier import Classifier
+from fewlabels.models.classifier import MIRRORED, SHIFTED, Classifier
 from fewlabels.models.weights import save_classifier
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -23,7 +23,7 @@ GRAY = Preparation(Form(1, 28, 28, "uint8"))
 NAMES = ("T-shirt | top", "ü", "c")
 
 
-def trained(backbone: str, test_views: bool = False, channels: int = 1, hidden: int = 0) -> Classifier:
+def trained(backbone: str, test_views: int = 0, channels: int = 1, hidden: int = 0) -> Classifier:
     """With running statistics and logits as training leaves them, not those of a fresh network."""
     model = Classifier(backbone, NAMES, channels, seed=1, hidden=hidden)
     model.test_views = test_views
@@ -58,19 +58,19 @@ def agrees(model: Classifier, session, images: np.ndarray) -> None:
         np.testing.assert_allclose(said, expected[:batch], atol=1e-4)
 
 
-@pytest.mark.parametrize("backbone", ["article", "small"])
-def test_onnx_has_the_test_time_views_in_its_graph(backbone, fmnist):
-    model = trained(backbone, test_views=True)
+@pytest.mark.parametrize(("backbone", "views"), [("article", SHIFTED), ("small", MIRRORED)])
+def test_onnx_has_the_test_time_views_in_its_graph(backbone, views, fmnist):
+    model = trained(backbone, views)
     content, difference = exported(model, GRAY, "onnx")
     assert difference < 1e-5
     images = fmnist.test.read(slice(7)).numpy()
     agrees(model, session_of(content), images)
     seen = by_predict(model, images)
-    model.test_views = False
+    model.test_views = 0
     assert np.abs(by_predict(model, images) - seen).max() > 1e-3
 
 
-@pytest.mark.parametrize(("test_views", "hidden"), [(False, 16), (True, 0)])
+@pytest.mark.parametrize(("test_views", "hidden"), [(0, 16), (SHIFTED, 0)])
 def test_a_program_of_torch_says_what_the_classifier_says(test_views, hidden, fmnist):
     model = trained("article", test_views, hidden=hidden)
     content, _ = exported(model, GRAY, "torch")

@@ -23,7 +23,7 @@ from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTr
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.propagation import propagated
 from fewlabels.fit.stages import Stages
-from fewlabels.models.classifier import TEST_VIEWS, Classifier
+from fewlabels.models.classifier import MIRRORED, SHIFTED, Classifier
 from fewlabels.models.weights import load_backbone
 from fewlabels.seeding import seed_from
 
@@ -166,8 +166,8 @@ class NetworkArm(Arm):
 
     at_most: ClassVar[int] = 20_000
     """Steps."""
-    test_views: ClassVar[bool] = True
-    """Whether its network has :attr:`Classifier.test_views`; for one that is asked of all images they cost too much."""
+    test_views: ClassVar[int] = SHIFTED
+    """Its network's :attr:`Classifier.test_views`."""
     asked_at: ClassVar[str] = "image"
     """The pace that it is asked at, of one view."""
 
@@ -177,7 +177,7 @@ class NetworkArm(Arm):
 
     def seconds_to_ask(self, pool: Pool, part: str) -> float:
         """See :class:`Arm`."""
-        views = TEST_VIEWS if self.test_views else 1
+        views = max(1, self.test_views)
 
         def tried() -> float:
             network = self.train(pool, part, 0.0)
@@ -238,7 +238,7 @@ class Probe(NetworkArm):
     weights: Path
 
     name = "probe"
-    test_views = False  # its head has seen plain images alone
+    test_views = 0  # its head has seen plain images alone
 
     def _trained(self, pool: Pool, part: str, seconds: float) -> Classifier:
         return self.lab.probed(self.backbone, self.weights, pool, part).eval()
@@ -279,7 +279,7 @@ class SelfTrain(NetworkArm):
     settings: LoopSettings = LoopSettings(muon=0.02)
 
     name = "selftrain"
-    test_views = False
+    test_views = MIRRORED  # from many images it has learned more of shifts than they would add
     asked_at = "teacher"
     fewest: ClassVar[int] = 150
     """Steps; in fewer it learns less than the others knew."""
@@ -308,7 +308,7 @@ class Student(NetworkArm):
     name = "student"
     fewest: ClassVar[int] = 300
     """Steps; in fewer it learns less than a network that has the time to itself."""
-    test_views = False  # it has learned from so many images that they add nothing
+    test_views = MIRRORED  # as the teacher's
 
     def loop(self, pool: Pool, part: str) -> Loop:
         rows = np.concatenate([self.rows, pool.labelled])

@@ -15,7 +15,7 @@ from fewlabels.fit.settings import FitSettings
 
 WEIGHTS = {
     **{"supervised": 1.0, "probe": 0.1, "finetune": 1.0, "kernel": 0.2, "propagate": 0.2, "selftrain": 2.0},
-    **{"teacher": 18.0, "student": 4.0, "final": 3.0},
+    **{"teacher": 24.0, "student": 4.0, "final": 3.0},
 }
 """What one training of each may take of the time, relative to the others."""
 TRAINED = ("supervised", "finetune")

@@ -10,15 +10,15 @@ from fewlabels.data.form import Preparation
 from fewlabels.models.backbones import make_backbone
 from fewlabels.seeding import seeded
 
-TEST_VIEWS = 6
-"""Of :func:`shifted_and_mirrored`."""
+MIRRORED, SHIFTED = 2, 6
+"""Of :func:`shifted_and_mirrored`: an image and its mirror image, and all."""
 
 
 class Classifier(nn.Module):
     """A backbone and a head: float [B, C, H, W] to logits [B, K].
 
-    With :attr:`test_views` set, logits are the mean over the six views of :func:`shifted_and_mirrored` in evaluation
-    mode: at six times the cost a small network errs less. It suits images whose mirror image could be one of them.
+    With :attr:`test_views` set, logits are the mean over so many views of :func:`shifted_and_mirrored` in evaluation
+    mode: at so many times the cost it errs less. It suits images whose mirror image could be one of them.
 
     Args:
         backbone: a name in :data:`~fewlabels.models.backbones.BACKBONES`.
@@ -36,7 +36,8 @@ class Classifier(nn.Module):
         self.backbone_name = backbone
         self.class_names = tuple(class_names)
         self.hidden = hidden
-        self.test_views = False
+        self.test_views = 0
+        """0: the image as it is; else :data:`MIRRORED` or :data:`SHIFTED`."""
         self.preparation: Preparation | None = None
         """What was done with the images it has learned from; None: not known."""
         self.thresholds: dict[str, float] = {}
@@ -51,7 +52,7 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training or not self.test_views:
             return self._of_one_view(x)
-        views = [self._of_one_view(view) for view in shifted_and_mirrored(x)]
+        views = [self._of_one_view(view) for view in shifted_and_mirrored(x, self.test_views)]
         return torch.stack(views).mean(dim=0)
 
     def _of_one_view(self, x: Tensor) -> Tensor:
@@ -62,15 +63,17 @@ class Classifier(nn.Module):
         return logits
 
 
-def shifted_and_mirrored(images: Tensor) -> Iterator[Tensor]:
+def shifted_and_mirrored(images: Tensor, views: int = SHIFTED) -> Iterator[Tensor]:
     """Images [B, C, H, W] as they are, a little up and to the left, down and to the right; and each in the mirror.
+
+    So many of them, the images as they are and in the mirror first.
 
     The shift is a 28th of the size, at least a pixel; what is missing repeats the border.
     """
     height, width = images.shape[2:]
     down, right = max(1, round(height / 28)), max(1, round(width / 28))
     wider = F.pad(images, (right, right, down, down), mode="replicate")
-    for times in (1, 2, 0):
+    for times in (1, 2, 0)[: views // 2]:
         view = wider[:, :, times * down : times * down + height, times * right : times * right + width]
         yield view
         yield view.flip(-1)

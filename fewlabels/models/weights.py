@@ -12,7 +12,7 @@ from fewlabels.data.form import Form, Preparation
 from fewlabels.errors import InputError
 from fewlabels.files import write_bytes
 from fewlabels.models.backbones import BACKBONES
-from fewlabels.models.classifier import Classifier
+from fewlabels.models.classifier import MIRRORED, SHIFTED, Classifier
 
 
 def weights_bytes(module: nn.Module, about: dict[str, str]) -> bytes:
@@ -95,7 +95,7 @@ def save_classifier(model: Classifier, path: Path) -> None:
         "channels": str(model.backbone.channels),
         "class_names": json.dumps(model.class_names),
         "hidden": str(model.hidden),
-        "test_views": str(int(model.test_views)),
+        "test_views": str(model.test_views),
     }
     if model.thresholds:
         about["thresholds"] = json.dumps(model.thresholds)
@@ -115,7 +115,8 @@ def load_classifier(path: Path) -> Classifier:
         raise InputError(f"{path}: holds no classifier. Pass a model.safetensors written by: fewlabels fit")
     try:
         name, channels, classes = about["backbone"], int(about["channels"]), json.loads(about["class_names"])
-        hidden = int(about["hidden"])
+        hidden, views = int(about["hidden"]), int(about.get("test_views", "0"))
+        views = SHIFTED if views == 1 else views  # files once said no more than that there are some
         preparation = Preparation.of_json(about["preparation"]) if "preparation" in about else None
         thresholds = {str(wanted): float(at) for wanted, at in json.loads(about.get("thresholds", "{}")).items()}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
@@ -125,7 +126,8 @@ def load_classifier(path: Path) -> Classifier:
         raise InputError(f"{path}: unknown backbone {name!r}. This version knows {', '.join(BACKBONES)}.")
     if not (
         (1 <= channels <= 1024 and (preparation is None or preparation.form.channels == channels))
-        and (0 <= hidden <= 65536 and isinstance(classes, list) and 1 <= len(classes) <= 1_000_000)
+        and (0 <= hidden <= 65536 and views in (0, MIRRORED, SHIFTED))
+        and (isinstance(classes, list) and 1 <= len(classes) <= 1_000_000)
     ):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit")
     # A file's word on sizes costs no memory before its tensors are checked. timm computes buffers that no file holds.
@@ -134,8 +136,7 @@ def load_classifier(path: Path) -> Classifier:
     if not of_timm:
         model = model.to_empty(device="cpu")
     load_exactly(model, tensors, path)
-    model.test_views = about.get("test_views") == "1"
-    model.preparation, model.thresholds = preparation, thresholds
+    model.test_views, model.preparation, model.thresholds = views, preparation, thresholds
     return model.eval()
 
 

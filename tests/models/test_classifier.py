@@ -1,6 +1,6 @@
 import torch
 
-from fewlabels.models.classifier import TEST_VIEWS, Classifier, shifted_and_mirrored
+from fewlabels.models.classifier import MIRRORED, SHIFTED, Classifier, shifted_and_mirrored
 
 
 def test_six_views_by_hand():
@@ -15,7 +15,7 @@ def test_six_views_by_hand():
 
 def test_shifts_grow_with_the_image():
     views = list(shifted_and_mirrored(torch.arange(56.0).view(1, 1, 56, 1).expand(1, 1, 56, 84)))
-    assert len(views) == TEST_VIEWS
+    assert len(views) == SHIFTED
     assert views[2][0, 0, :, 0].tolist() == [*range(2, 56), 55, 55]
 
 
@@ -23,8 +23,10 @@ def test_test_views_are_averaged_in_evaluation_alone(fmnist):
     images = fmnist.test.read([0, 1, 2]).float() / 255
     model = Classifier("article", ["a", "b"]).eval()
     one = [model(view) for view in shifted_and_mirrored(images)]
-    model.test_views = True
+    model.test_views = SHIFTED
     torch.testing.assert_close(model(images), sum(one) / 6)
+    model.test_views = MIRRORED
+    torch.testing.assert_close(model(images), (model._of_one_view(images) + model._of_one_view(images.flip(-1))) / 2)
     model.train()
     assert model(images).shape == (3, 2)
     torch.testing.assert_close(model(images), model._of_one_view(images))

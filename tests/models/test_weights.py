@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 
 from fewlabels.errors import InputError
 from fewlabels.models.backbones import ArticleBackbone, make_backbone
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.weights import load_backbone, load_classifier, save_backbone, save_classifier
+from fewlabels.models.classifier import MIRRORED, SHIFTED, Classifier
+from fewlabels.models.weights import load_backbone, load_classifier, read_weights, save_backbone, save_classifier
 
 
 def same(first, second) -> bool:
@@ -17,13 +17,21 @@ def same(first, second) -> bool:
 
 def test_a_classifier_comes_back_whole(tmp_path: Path):
     model = Classifier("article", ["a", "<script>", "ü"], seed=3)
-    model.test_views = True
+    model.test_views = MIRRORED
     save_classifier(model, tmp_path / "model.safetensors")
     back = load_classifier(tmp_path / "model.safetensors")
     assert same(model, back)
     assert back.class_names == ("a", "<script>", "ü")
     assert not back.training
-    assert back.test_views
+    assert back.test_views == MIRRORED
+
+
+def test_a_file_that_says_no_more_than_that_there_are_test_views_has_all(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    save_classifier(Classifier("article", ["a"]), path)
+    tensors, about = read_weights(path)
+    save_file(tensors, path, {**about, "test_views": "1"})
+    assert load_classifier(path).test_views == SHIFTED
 
 
 @pytest.mark.parametrize("kind", ["backbone", "classifier"])
