@@ -23,7 +23,8 @@ INTERRUPTED = 130
 Data = Annotated[
     str,
     typer.Argument(
-        help="fashion-mnist; a folder of images; a table of them (.csv, .tsv, .parquet); arrays (.npz, .npy, .h5).",
+        help="fashion-mnist; a folder of images; a table of them (.csv, .tsv, .parquet); arrays (.npz, .h5; without "
+        "labels .npy).",
         metavar="DATA",
     ),
 ]
@@ -43,7 +44,7 @@ Backbone = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")]
 Logger = Annotated[str, typer.Option(help="tensorboard, wandb, mlflow or none.", metavar="NAME")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", metavar="NAME")]
+Device = Annotated[str, typer.Option(help="auto (cuda if there is one, else cpu), cpu, cuda or mps.", metavar="NAME")]
 Model = Annotated[Path, typer.Argument(help="A model.safetensors written by fit.", metavar="MODEL")]
 Images = Annotated[
     Path,

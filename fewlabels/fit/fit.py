@@ -294,14 +294,15 @@ class Fit:
         if name == "selftrain":
             prior = self._shares(tried[name].mean(self._some))
             arm = self.arms.teacher({"all": logs}, prior)
-            logits = arm.logits(pool, "all", plan.share(arm, WEIGHTS["teacher"], len(pool.source)))
+            logits = arm.logits(pool, "all", plan.for_a_teacher(arm, len(pool.source)))
+            plan.budget.kept = 0.0
             if self.settings.teacher == self.settings.backbone:
                 teacher = start = arm.train(pool, "all", 0.0)
             logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
             logs = log_softmax(logs / temperature_for(logs[kept], right), axis=1)
         rows = pool.unlabelled
         student = Student(self.arms.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
-        network = student.train(pool, f"of-{name}", plan.for_a_student())
+        network = student.train(pool, f"of-{name}", plan.for_a_student(name))
         pseudo_labels = self._tell_apart(logs)
         learned = [("student", network, logs[kept].argmax(axis=1))]
         learned += [("teacher", teacher, by_others)] if teacher else []

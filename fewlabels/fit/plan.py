@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from fewlabels.evaluate import seconds_an_image
-from fewlabels.fit.arms import Arm, Arms, NetworkArm, Student, Supervised
+from fewlabels.fit.arms import Arm, Arms, NetworkArm, SelfTrain, Student, Supervised
 from fewlabels.fit.budget import Budget
 from fewlabels.fit.features import HELD
 from fewlabels.fit.paces import features_paces
@@ -29,7 +29,8 @@ DEAR = 1 / 2
 NEIGHBOUR = 1 / 16
 """Of the time of a kernel's number, what comparing two images takes."""
 GRACE = 0.06
-"""Of the budget: what a student may take beyond it, once, where what came before took longer than planned."""
+"""Of the budget: at most so much of what was planned for a student it may take beyond it, once, where what came before
+took longer than planned."""
 ALONE = 3.0
 """Times its usual weight a network has where a part is held out alone; ``final``, which goes on from it, has less."""
 WORTH_IT = 0.25
@@ -75,12 +76,13 @@ class Plan:
         if self.together and not self._has_room(settings.budget - dear, teaches=False):
             self.together, dear = False, 0.0
             self.experts = self._experts()
-        self._grace = 0.0 if paces else GRACE * settings.budget
         self.teaches = self.together and bool(parts) and self._time_to_self_train(settings.budget - dear)
         """Whether a network teaches itself."""
         self._stages.tick()  # the trials above have taken some
         left = settings.budget - (dear if paces else self._stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self._stages.planned)
+        of_student = left * self._of_student(self.teaches) / self._total_weight(self.teaches)
+        self._grace = 0.0 if paces else min(GRACE * settings.budget, of_student)
         self._divided = settings.budget
         """Seconds for trainings, as planned."""
         if paces:
@@ -143,10 +145,19 @@ class Plan:
         worth_it = on_a_fold * (WORTH_IT if self.known == "fold-0" else 1.0)
         return ("final", left) if left > worth_it else (self.known, on_a_fold)
 
-    def for_a_student(self) -> float:
+    def for_a_teacher(self, arm: SelfTrain, images: int) -> float:
+        """Seconds for the one that knows all labels, which is asked of so many images, too."""
+        if self.paces is None:  # a fold's tells how long that takes
+            tried = self._stages.array(
+                "time-to-ask-a-teacher", lambda: np.array(arm.seconds_to_ask(self.pool_of("fold-0"), "fold-0"))
+            )
+            self.budget.kept = min(self.budget.part(math.inf) / 2, float(tried))
+        return self.share(arm, WEIGHTS["teacher"], images)
+
+    def for_a_student(self, name: str) -> float:
         """Seconds: what is left, of many labels less the baseline's last training; at first it may be more."""
-        weight = math.inf if self.known == "all" else self._of_student(self.teaches)
-        seconds = max(self.budget.share(weight), self._grace)
+        left = self.budget.part(math.inf)
+        seconds = max(self.budget.share(math.inf, left * self._of_what_is_left(name)), self._grace)
         self._grace = 0.0
         return seconds
 
@@ -159,6 +170,7 @@ class Plan:
             asking = sum(arm.seconds_to_ask(fold, "fold-0") for arm in left)
             trained = [arm for arm in left if arm.name in TRAINED or not self._stages.planned]
             seconds = self.budget.left_after(asking, sum(self.once_more(arm.name) for arm in trained))
+            seconds *= self._of_what_is_left(name)
             return self._steps_of_a_student(f"of-{name}", seconds)
 
         fewest, steps = self._stages.array(f"time-to-learn-from-{name}", enough)
@@ -291,6 +303,11 @@ class Plan:
     def _of_student(self, teaches: bool) -> float:
         """A student's weight: one that goes on from a teacher with its own backbone has little to learn."""
         return WEIGHTS["student"] / (2 if teaches and self.settings.teacher == self.settings.backbone else 1)
+
+    def _of_what_is_left(self, name: str) -> float:
+        """The part that is for a student of ``name``; of many labels the rest is for the baseline's last training."""
+        of_student = self._of_student(name == "selftrain")
+        return 1.0 if self.known == "all" else of_student / (of_student + self._of_last())
 
     def _is_late(self, expert: str) -> bool:
         """Whether its time is not planned, but taken from the last training: it may turn out that it is not tried."""
