@@ -13,6 +13,8 @@ from fewlabels.fit.pool import Pool
 
 RARE = "rare"
 """Among experts: the class whose labels are few."""
+NEVER = -1e4
+"""The logit of a class that has no label."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,11 @@ class CrossFitted:
 
     @cached_property
     def held_logits(self) -> np.ndarray:
-        """float32 [M, K]: of each held-out image, by who has not seen its label."""
+        """float32 [M, K]: of each held-out image, by who has not seen its label; ``NEVER`` of a class without any."""
         pairs = zip(self.logits, self.parts, strict=True)
-        return np.concatenate([logits[self.pool.labelled[places]] for logits, places in pairs])
+        held = np.concatenate([logits[self.pool.labelled[places]] for logits, places in pairs])
+        held[:, np.setdiff1d(np.arange(held.shape[1]), self.pool.labels)] = NEVER
+        return held
 
     @property
     def held_labels(self) -> np.ndarray:
@@ -85,11 +89,12 @@ def pooled(experts: Mapping[str, CrossFitted]) -> CrossFitted:
     """
     first = next(iter(experts.values()))
     rare = rarity(first.pool.labels, first.logits[0].shape[1])
+    known = np.unique(first.pool.labels)
     fold_of = np.repeat(np.arange(len(first.parts)), [len(part) for part in first.parts])
 
     def weights_by(held: np.ndarray) -> dict[str, float]:
-        said = [expert.held_logits[held] for expert in experts.values()]
-        weights, of_rare = pool_weights(said, first.held_labels[held], rare)
+        said = [expert.held_logits[held][:, known] for expert in experts.values()]
+        weights, of_rare = pool_weights(said, np.searchsorted(known, first.held_labels[held]), rare[known])
         return dict(zip(experts, weights.tolist(), strict=True)) | {RARE: of_rare}
 
     by_all = weights_by(np.ones(len(fold_of), bool))

@@ -22,7 +22,7 @@ from fewlabels.evaluate import outputs
 from fewlabels.fit.arms import Arms, FineTune, Lab, NetworkArm, Student, Supervised, placed
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
 from fewlabels.fit.choice import heard, is_right, preferred
-from fewlabels.fit.cross_fit import RARE, CrossFitted, cross_fit, pooled, weighted
+from fewlabels.fit.cross_fit import NEVER, RARE, CrossFitted, cross_fit, pooled, weighted
 from fewlabels.fit.estimate import (
     Estimate,
     confusion_of,
@@ -46,8 +46,6 @@ KEPT_EVERY = 10
 """At most so many of them are kept from the student."""
 TAUGHT = ("committee", "selftrain", "kernel", "propagate")
 """What ends in a student."""
-NEVER = -1e4
-"""The logit of a class that has no label."""
 
 
 class Fitted(NamedTuple):

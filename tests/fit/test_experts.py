@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
 from fewlabels.fit import features
+from fewlabels.fit.choice import is_right
 from fewlabels.fit.cross_fit import CrossFitted, pooled
 from fewlabels.fit.features import Features
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
@@ -188,3 +189,20 @@ def test_what_a_fold_says_is_not_weighed_by_its_own_labels():
     assert np.array_equal(first.logits[0], second.logits[0])
     assert not np.array_equal(first.logits[1], second.logits[1])
     assert first.weights != second.weights
+
+
+@pytest.mark.parametrize("absent", [-30.0, 30.0])
+def test_what_is_said_of_a_class_without_a_label_has_no_weight(absent):
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 2
+    two = rng.normal(size=(30, 2)) + np.eye(2)[labels]
+    three = np.column_stack([two, np.full(30, absent)]).astype(np.float32)
+    parts = [np.arange(15), np.arange(15, 30)]
+
+    def of(logits: np.ndarray, names: tuple[str, ...]) -> CrossFitted:
+        pool = Pool.of(ArraySource(np.zeros((30, 1, 1, 1), np.uint8), labels, names))
+        return pooled({"x": CrossFitted(pool, parts, [logits, logits])})
+
+    expected, found = of(two, ("a", "b")), of(three, ("a", "b", "c"))
+    assert found.weights == pytest.approx(expected.weights, rel=1e-5)
+    assert np.array_equal(is_right(found), is_right(expected))
