@@ -18,10 +18,12 @@ def is_right(fitted: CrossFitted) -> np.ndarray:
 
 
 def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> list[str]:
-    """Best first; of equals the one that was tried first. The standard error of a difference decides two things.
+    """Best first; of equals the one that was tried first. The standard error of a difference decides three things.
 
     - A pretrained backbone counts as no better than fresh weights until it is better by two of it: few labels are soon
       fooled, and fresh weights are the baseline that nothing may fall below.
+    - All experts together are taken before kernel ridge, or labels that spread, alone, unless they are worse by more:
+      whose folds are luckier on a hundred labels says little.
     - Self-training is taken unless it is worse by more. On the folds it has a small part of the time that it is given
       when it is chosen; the others gave there nearly all that they have.
     """
@@ -38,6 +40,10 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
         if name in scores and scores[name] <= scores["supervised"] + SURE * error(name, "supervised"):
             counted[name] = min(scores[name], scores["supervised"])
     ordered = sorted(counted, key=lambda name: -counted[name])  # stable
+    first = ordered[0]
+    alone = first in ("kernel", "propagate") and "committee" in tried
+    if alone and scores["committee"] >= scores[first] - error("committee", first):
+        ordered.sort(key=lambda name: name != "committee")
     if "selftrain" in tried and scores["selftrain"] >= scores[ordered[0]] - error("selftrain", ordered[0]):
         ordered.sort(key=lambda name: name != "selftrain")
     return ordered
