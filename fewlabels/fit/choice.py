@@ -40,12 +40,16 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
         if name in scores and scores[name] <= scores["supervised"] + SURE * error(name, "supervised"):
             counted[name] = min(scores[name], scores["supervised"])
     ordered = sorted(counted, key=lambda name: -counted[name])  # stable
-    first = ordered[0]
-    alone = first in ("kernel", "propagate") and "committee" in tried
-    if alone and scores["committee"] >= scores[first] - error("committee", first):
-        ordered.sort(key=lambda name: name != "committee")
-    if "selftrain" in tried and scores["selftrain"] >= scores[ordered[0]] - error("selftrain", ordered[0]):
-        ordered.sort(key=lambda name: name != "selftrain")
+
+    def prefer(name: str) -> None:
+        best = ordered[0]
+        if name in tried and scores[name] >= scores[best] - error(name, best):
+            ordered.remove(name)
+            ordered.insert(0, name)
+
+    if ordered[0] in ("kernel", "propagate"):
+        prefer("committee")
+    prefer("selftrain")
     return ordered
 
 

@@ -39,8 +39,7 @@ class CrossFitted:
         """float32 [M, K]: of each held-out image, by who has not seen its label; ``NEVER`` of a class without any."""
         pairs = zip(self.logits, self.parts, strict=True)
         held = np.concatenate([logits[self.pool.labelled[places]] for logits, places in pairs])
-        held[:, np.setdiff1d(np.arange(held.shape[1]), self.pool.labels)] = NEVER
-        return held
+        return of_known(held, self.pool.labels)
 
     @property
     def held_labels(self) -> np.ndarray:
@@ -60,6 +59,13 @@ class CrossFitted:
         )
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         return probabilities
+
+
+def of_known(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A copy of logits [N, K], ``NEVER`` of a class that none of the labels names."""
+    known = logits.copy()
+    known[:, np.setdiff1d(np.arange(logits.shape[1]), labels)] = NEVER
+    return known
 
 
 def cross_fit(

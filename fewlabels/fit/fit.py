@@ -22,7 +22,7 @@ from fewlabels.evaluate import outputs
 from fewlabels.fit.arms import Arms, FineTune, Lab, NetworkArm, Student, Supervised, placed
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
 from fewlabels.fit.choice import heard, is_right, preferred
-from fewlabels.fit.cross_fit import NEVER, RARE, CrossFitted, cross_fit, pooled, weighted
+from fewlabels.fit.cross_fit import NEVER, RARE, CrossFitted, cross_fit, of_known, pooled, weighted
 from fewlabels.fit.estimate import (
     Estimate,
     confusion_of,
@@ -380,9 +380,7 @@ class Fit:
 
     def _logs(self, logits: np.ndarray) -> np.ndarray:
         """Log-probabilities; a class without a label has none."""
-        known = logits.copy()
-        known[:, np.setdiff1d(np.arange(logits.shape[1]), self.pool.labels)] = NEVER
-        logs: np.ndarray = log_softmax(known, axis=1)
+        logs: np.ndarray = log_softmax(of_known(logits, self.pool.labels), axis=1)
         return logs
 
     def _confusion(self, fitted: CrossFitted) -> np.ndarray:

@@ -81,7 +81,7 @@ class Plan:
         self._stages.tick()  # the trials above have taken some
         left = settings.budget - (dear if paces else self._stages.seconds())
         self.budget = Budget(left, self._total_weight(self.teaches), self._stages.planned)
-        of_student = left * self._of_student(self.teaches) / self._total_weight(self.teaches)
+        of_student = self.budget.part(self._of_student(self.teaches))
         self._grace = 0.0 if paces else min(GRACE * settings.budget, of_student)
         self._divided = settings.budget
         """Seconds for trainings, as planned."""

@@ -66,9 +66,8 @@ class Classifier(nn.Module):
 def shifted_and_mirrored(images: Tensor, views: int = SHIFTED) -> Iterator[Tensor]:
     """Images [B, C, H, W] as they are, a little up and to the left, down and to the right; and each in the mirror.
 
-    So many of them, the images as they are and in the mirror first.
-
-    The shift is a 28th of the size, at least a pixel; what is missing repeats the border.
+    At most so many views, the image and its mirror image first. The shift is a 28th of the size, at least a pixel; what
+    is missing repeats the border.
     """
     height, width = images.shape[2:]
     down, right = max(1, round(height / 28)), max(1, round(width / 28))

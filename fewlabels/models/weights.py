@@ -95,7 +95,7 @@ def save_classifier(model: Classifier, path: Path) -> None:
         "channels": str(model.backbone.channels),
         "class_names": json.dumps(model.class_names),
         "hidden": str(model.hidden),
-        "test_views": str(model.test_views),
+        "test_views": str(int(model.test_views)),
     }
     if model.thresholds:
         about["thresholds"] = json.dumps(model.thresholds)

@@ -118,7 +118,8 @@ def test_all_arms_are_tried_and_the_best_is_taken(short, fmnist, tmp_path: Path)
     arms = ["supervised", "probe", "finetune", "kernel", "propagate"]
     assert list(made.tried) == [*arms, "committee", "selftrain"]
     best = max(made.tried, key=lambda name: made.tried[name])
-    assert made.strategy in (best, "committee", "selftrain")  # which are taken if they are nearly as good
+    nearly = ["selftrain", *(["committee"] if best in ("kernel", "propagate") else [])]
+    assert made.strategy in (best, *nearly)  # which are taken if they are nearly as good
     assert made.estimate.macro_f1 == pytest.approx(made.tried[made.strategy], abs=0.04)
     assert made.estimate.low < made.estimate.macro_f1 < made.estimate.high
     assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
@@ -539,6 +540,7 @@ def test_no_training_gets_more_than_its_share_of_the_time(
     for name in ("kernel_ridge", "propagated"):
         monkeypatch.setattr(arms, name, takes(now, 2.0, getattr(arms, name)))
     monkeypatch.setattr(arms.SelfTrain, "fewest", 1)
+    monkeypatch.setattr(arms.SelfTrain, "seconds_to_ask", lambda *args: 0.0)  # of the true clock, too
     later_is_better(monkeypatch)
     all_are_heard(monkeypatch)
     fitted(pool_of(fmnist), tmp_path, budget=budget, teacher=teacher)
@@ -546,7 +548,7 @@ def test_no_training_gets_more_than_its_share_of_the_time(
         f"{name}-fold-{n}": weight * 10.0 for name, weight in (("supervised", 1), ("selftrain", 2)) for n in range(3)
     }
     expected |= {"selftrain-all": 240.0, "student-of-selftrain": student}
-    assert {name: given[name] for name in expected} == pytest.approx(expected, rel=5e-3)  # asking takes true time
+    assert {name: given[name] for name in expected} == pytest.approx(expected, rel=1e-3)  # asking takes true time
 
 
 def test_a_trial_is_of_the_budget(monkeypatch, fmnist, tmp_path: Path):
