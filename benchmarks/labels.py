@@ -50,7 +50,7 @@ MAIN = (
     ("selftrain", "article", 1000, 20),
     ("selftrain", "small", 1000, 30),
     ("supervised", "article", 100, 10),
-    ("selftrain", "article", 100, 10),
+    ("selftrain", "article", 100, 30),
 )
 """Strategy, backbone, labels and minutes."""
 CURVE = ("supervised", "probe", "finetune", "selftrain")
