@@ -32,7 +32,7 @@ from fewlabels.article.summary import ArmSummary, claims, summarise
 from fewlabels.compare.plan import CompareSettings
 from fewlabels.evidence import sign_flip_p
 from fewlabels.files import written_whole
-from fewlabels.fit.features import HELD
+from fewlabels.fit.features import kept
 
 ROOT = Path(__file__).parent.parent
 SPEED_PLOT = ROOT / "docs" / "pretrain_speed.svg"
@@ -511,7 +511,7 @@ def scale_images() -> str:
             duration(images / rate(speeds, "article")),
             gigabytes(images * COLOUR),
             duration(images / rate(speeds, "resnet18")),
-            gigabytes(min(images, HELD) * FEATURE_BYTES),
+            gigabytes(images * kept(images) * FEATURE_BYTES),
         ]
         for images in IMAGES
     ]

@@ -3,15 +3,14 @@
 from typing import Any
 
 from fewlabels.compare.plan import CompareSettings
-from fewlabels.fit.features import num_features
 
 IMAGES = (60_000, 1_000_000, 10_000_000, 100_000_000)
 MACHINES = (1, 2, 3, 6)
 WORKERS = (1, 2, 6, 8, 36)
 GRAY, COLOUR = 28 * 28, 3 * 32 * 32
 """Bytes of an image: Fashion-MNIST's, and one of 32x32 in colour."""
-FEATURE_BYTES = 2 * num_features(channels=1)
-"""An image's features, which the kernel and the graph of neighbours keep of up to 200,000 images."""
+FEATURE_BYTES = 2
+"""Of each number that is kept of an image."""
 
 
 def duration(seconds: float) -> str:

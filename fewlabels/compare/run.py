@@ -17,9 +17,8 @@ from fewlabels.data.source import ArraySource, fingerprint, identity
 from fewlabels.engine.run_folder import refusing_damage
 from fewlabels.evidence import LEVEL, detectable, fewest_pairs
 from fewlabels.files import write_json
-from fewlabels.fit.features import num_features
+from fewlabels.fit.features import kept
 from fewlabels.fit.settings import FitSettings, refuse_unsuitable
-from fewlabels.models.backbones import make_backbone
 
 PROGRAM_BYTES = 1.5 * 2**30
 """Of the interpreter, the libraries and a training."""
@@ -79,9 +78,8 @@ def write_panels(bench: Bench, names: Names) -> None:
 
 
 def memory_bytes(settings: CompareSettings, train: ArraySource) -> float:
-    """What a comparison takes at most: images' features, two bytes each, are held twice as they are put together."""
-    features = num_features(train.shape[0]) + make_backbone(settings.backbone, train.shape[0]).num_features
-    return PROGRAM_BYTES + len(train) * (4.0 * features + math.prod(train.shape))
+    """What a comparison takes at most: images' features are held in single and half precision as they are mixed."""
+    return PROGRAM_BYTES + len(train) * (6.0 * kept(len(train)) + math.prod(train.shape))
 
 
 def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:

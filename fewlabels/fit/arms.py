@@ -14,7 +14,7 @@ from torch import nn
 from fewlabels.data.source import evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
-from fewlabels.evaluate import TRIED, outputs, seconds_an_image, tried_images
+from fewlabels.evaluate import TRIED, outputs, seconds_an_image
 from fewlabels.fit.features import Features
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.kernel import KernelRidge, kernel_ridge
@@ -131,7 +131,7 @@ class Kernel(Arm):
         labels = min(len(pool.labels), MOST_LABELS)
 
         def tried() -> float:
-            some = evenly_spaced(pool.source, TRIED) if self.features.held else tried_images(pool.source)
+            some = evenly_spaced(pool.source, TRIED)
             nothing = np.zeros((labels, len(pool.source.class_names)))
             ridge = KernelRidge(self.features.of(pool.labelled[:labels]), 1.0, nothing)
             began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 By name: ``supervised``, ``finetune``, ``selftrain`` and ``student``, seconds a step; ``image`` and ``teacher``, seconds
 a view that the classifier's network or the teacher's is asked of; ``features``, seconds an image; ``kernel``, seconds
-an image and label, without embeddings.
+an image and label.
 """
 
 import time
@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewlabels.data.source import ArraySource
 from fewlabels.evaluate import TRIED, seconds_an_image, tried_images
+from fewlabels.fit import gradients, patches
 from fewlabels.fit.arms import Lab, NetworkArm, SelfTrain, Student, Supervised
-from fewlabels.fit.features import Features, num_features
+from fewlabels.fit.features import DIMENSIONS, Features, kept
 from fewlabels.fit.kernel import KernelRidge
 from fewlabels.fit.objectives import LabelSettings, SelfTrainingSettings
-from fewlabels.fit.patches import NUMBER, PATCH, SIDE
 from fewlabels.fit.pool import Pool
 from fewlabels.models.backbones import make_backbone, refuse_size
 
@@ -50,8 +50,9 @@ def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> d
     labels, others = LabelSettings().batch_size, SelfTrainingSettings().batch_size
     of_labels = STEP + TRAINED * labels * own
     channels, height, width = shape
-    pixels = channels * PATCH**2
-    compared = min(height, SIDE) * min(width, SIDE) * (PLACE + 2 * pixels * (NUMBER + pixels) / RATE)
+    pixels, side = channels * patches.PATCH**2, patches.SIDE
+    compared = min(height, side) * min(width, side) * (PLACE + 2 * pixels * (patches.NUMBER + pixels) / RATE)
+    shortened = 2 * (gradients.num_features(channels) + patches.NUM_FEATURES) * DIMENSIONS / RATE
     return {
         "supervised": of_labels,
         "finetune": of_labels,
@@ -59,8 +60,8 @@ def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> d
         "student": STEP + TRAINED * Student.batch_size * own,
         "image": own,
         "teacher": teachers,
-        "features": channels * height * width * PIXEL + compared,
-        "kernel": 2 * num_features(channels) / RATE,
+        "features": channels * height * width * PIXEL + compared + shortened,
+        "kernel": 2 * kept(1) / RATE,
     }
 
 
@@ -91,7 +92,7 @@ def measured_paces(lab: Lab, pool: Pool, backbone: str, teacher: str) -> dict[st
 def features_paces(source: ArraySource) -> dict[str, float]:
     """Those of ``features`` and ``kernel``, by a trial of some images."""
     some = source.subset(tried_images(source))
-    vectors = np.random.default_rng(0).normal(size=(TRIED, num_features(source.shape[0]))).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(TRIED, kept(TRIED))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ridge = KernelRidge(vectors, 1.0, np.zeros((TRIED, 2)))
     features = Features(some, None)

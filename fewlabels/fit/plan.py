@@ -8,7 +8,7 @@ import numpy as np
 from fewlabels.evaluate import seconds_an_image
 from fewlabels.fit.arms import Arm, Arms, NetworkArm, SelfTrain, Student, Supervised
 from fewlabels.fit.budget import Budget
-from fewlabels.fit.features import HELD
+from fewlabels.fit.features import FITTED, HELD
 from fewlabels.fit.paces import features_paces
 from fewlabels.fit.pool import Pool, is_alone
 from fewlabels.fit.settings import FitSettings
@@ -26,8 +26,8 @@ ENOUGH = 200
 """Images without a label from which on they are learned from, and tell how frequent the classes are."""
 DEAR = 1 / 2
 """Of the budget: the longest that features may take."""
-NEIGHBOUR = 1 / 16
-"""Of the time of a kernel's number, what comparing two images takes."""
+NEIGHBOUR, SMOOTHED = 1 / 4, 5000
+"""Of the time of a kernel's number, what comparing two images takes, and mixing an image with its neighbours."""
 GRACE = 0.06
 """Of the budget: at most so much of what was planned for a student it may take beyond it, once, where what came before
 took longer than planned."""
@@ -252,11 +252,10 @@ class Plan:
         return np.array([student.fewest, student.steps_in(self.pool, part, seconds)])
 
     def _time_for_features(self) -> float:
-        """Seconds they take. Where it is too long who needs them is not tried: neighbours, and if need be kernels."""
+        """Seconds they take. Where it is too long it is done without neighbours, and if need be without kernels."""
         images, paces = len(self.pool.source), self.paces
         needed = [name for name in ("kernel", "propagate") if name in self.experts]
-        wished = self.settings.strategy in needed  # and is tried whatever it takes
-        if not needed or not self.parts or (wished and paces is None):  # without a fold nothing is tried
+        if not needed or not self.parts:  # without a fold nothing is tried
             return 0.0
 
         def seconds() -> np.ndarray:
@@ -264,18 +263,23 @@ class Plan:
             embedded = 0.0
             if self.settings.start_from is not None:
                 embedded = paces["image"] if paces else seconds_an_image(self.arms.pretrained, self.pool.source)
-            # Of many images they are made anew for each fold and in the end.
-            times = 1 + len(self.parts) if images > HELD and self.together and self.known == "all" else 1
-            return np.array([times * images * (known["features"] + embedded), images**2 * NEIGHBOUR * known["kernel"]])
+            of_neighbours = images * (images * NEIGHBOUR + SMOOTHED) * known["kernel"]
+            return np.array([(images + min(images, FITTED)) * (known["features"] + embedded), of_neighbours])
 
         of_features, of_neighbours = self._stages.array("time-for-features", seconds)
-        longest = DEAR * self.settings.budget
-        for name, takes in (("propagate", of_features + of_neighbours), ("kernel", of_features)):
-            if name in needed and takes > longest and name != self.settings.strategy:
-                self._note(f"{name}: its features of {images:,} images take {takes:.0f} s, too long for it; not tried")
-                self.experts.remove(name)
-                needed.remove(name)
-        return float(min(longest, (of_features if needed else 0.0) + (of_neighbours if "propagate" in needed else 0.0)))
+        longest, features, together = DEAR * self.settings.budget, self.arms.features, of_features + of_neighbours
+        if of_features > longest and self.settings.strategy not in needed:  # what is wished is tried whatever it takes
+            self._note(
+                f"kernel: its features of {images:,} images take {of_features:.0f} s, too long for it; not tried"
+            )
+            self.experts = [name for name in self.experts if name not in needed]
+            return 0.0
+        features.by_neighbours = needed == ["propagate"] or (images <= HELD and together <= longest)
+        if not features.by_neighbours:
+            if images <= HELD:
+                self._note(f"neighbours: those of {images:,} images take {together:.0f} s, too long; done without")
+            self.experts = [name for name in self.experts if name != "propagate"]
+        return float(min(longest, together if features.by_neighbours else of_features))
 
     def _to_ask(self, arm: Arm, images: float) -> float:
         return arm.seconds_to_ask(self.pool, self.known) * images / len(self.pool.source)

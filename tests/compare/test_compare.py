@@ -172,7 +172,7 @@ def test_speeds_of_other_images_are_not_taken_over(bench):
 def test_the_plan_tells_cost_and_power(fmnist):
     lines = " ".join(plan_lines(CompareSettings(pairs=6), fmnist.train))
     assert "6 pairs x 6 arms x 1 number of labels: 36 trainings, 6 pretrainings, about 60 minutes" in lines
-    assert "up to 2.9 GiB of memory" in lines
+    assert "up to 1.8 GiB of memory" in lines
     assert "Found with a chance of 80%: a difference of 1.1 points" in lines
     assert "7 pairs are needed" in " ".join(plan_lines(CompareSettings(labels=(100, 1000), pairs=6), fmnist.train))
 

@@ -10,14 +10,14 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
-from fewlabels.fit import features
 from fewlabels.fit.choice import is_right
 from fewlabels.fit.cross_fit import CrossFitted, pooled
-from fewlabels.fit.features import Features
+from fewlabels.fit.features import HELD, Features, kept
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
 from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out, _left_out_error, kernel_ridge
+from fewlabels.fit.neighbours import neighbour_graph, smoothed
 from fewlabels.fit.pool import Pool
-from fewlabels.fit.propagation import ALPHA, neighbour_graph, propagated
+from fewlabels.fit.propagation import ALPHA, propagated
 
 
 @pytest.mark.parametrize("turn", [0, 20, 30, 90, 170])
@@ -83,21 +83,56 @@ def test_kernel_ridge_is_that_of_scikit_learn(fmnist):
     assert min(abs(scores - of_one).max() for of_one in theirs) < 1e-4
 
 
-def test_features_of_very_many_images_are_made_when_they_are_needed(monkeypatch, fmnist):
-    source, rows = fmnist.train.first_k(60), np.array([50, 3, 3])
-
+def test_features_are_made_once_and_of_length_1(fmnist):
     def embedded(images: ArraySource) -> np.ndarray:
         asked.append(len(images))
         return images.images.reshape(len(images), -1).astype(np.float32)
 
     asked: list[int] = []
-    kept = Features(source, embedded)
-    first, again = kept.of(rows), kept.of(rows)
-    assert asked == [60]
-    monkeypatch.setattr(features, "HELD", 59)
-    np.testing.assert_allclose(Features(source, embedded).of(rows), first, atol=2e-4)
-    np.testing.assert_array_equal(first, again)
-    assert asked == [60, 3]
+    source, rows = fmnist.train.first_k(60), np.array([50, 3, 3])
+    features = Features(source, embedded)
+    found = features.of(rows)
+    made = len(asked)
+    np.testing.assert_array_equal(features.of(rows), found)
+    assert len(asked) == made
+    np.testing.assert_array_equal(found[1], found[2])
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
+    assert found.shape[1] == 3 * 60  # principal components of 60 images, at three numbers of steps
+
+
+def test_features_without_neighbours_are_an_image_s_own(fmnist):
+    source = fmnist.train.first_k(300)
+    alone, beside = Features(source, None), Features(source, None)
+    alone.by_neighbours = False
+    own = alone.of(np.arange(300))
+    assert own.shape == (300, kept(HELD + 1))
+    np.testing.assert_allclose(beside.of(np.arange(300))[:, : own.shape[1]] * math.sqrt(3), own, atol=1e-3)
+
+
+def test_smoothing_mixes_neighbours_by_powers_of_a_matrix():
+    graph = np.array([[0, 0.5, 0], [0.5, 0, 0.3], [0, 0.3, 0]])
+    features = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    found = smoothed(sparse.csr_matrix(graph), features, (1, 5))
+    for steps, mixed in zip((1, 5), found, strict=True):
+        wanted = np.linalg.matrix_power((np.eye(3) + graph) / 2, steps) @ features
+        np.testing.assert_allclose(mixed, wanted, atol=1e-6)
+
+
+def test_kernel_ridge_names_more_where_neighbours_are_known(fmnist):
+    source = fmnist.train.first_k(6000)
+    by_class = [np.flatnonzero(source.labels == cls) for cls in range(10)]
+    draws = [np.concatenate([rows[start : start + 10] for rows in by_class]) for start in (0, 10, 20, 30)]
+
+    def right(by_neighbours: bool) -> float:
+        features = Features(source, None)
+        features.by_neighbours = by_neighbours
+        scores = [
+            kernel_ridge(features.of(rows), source.labels[rows], 10).scores(features.of(np.arange(6000)))
+            for rows in draws
+        ]
+        return float(np.mean([f1_score(source.labels, of.argmax(axis=1), average="macro") for of in scores]))
+
+    assert right(True) > right(False) + 0.01
 
 
 def test_a_group_is_left_out_whole_unless_a_class_would_be_gone():

@@ -79,8 +79,9 @@ def test_blank_images_have_features_without_nan(value):
 
 def test_kernel_ridge_names_more_with_them(fmnist):
     source = fmnist.train.first_k(4000)
-    right = []
-    for features in (gradient_features(source), Features(source, None).of(np.arange(4000))):
+    right, known = [], Features(source, None)
+    known.by_neighbours = False
+    for features in (gradient_features(source), known.of(np.arange(4000))):
         ridge = kernel_ridge(features[:1000], source.labels[:1000], 10)
         right.append((ridge.scores(features[1000:]).argmax(axis=1) == source.labels[1000:]).mean())
     assert right[1] > right[0] + 0.003

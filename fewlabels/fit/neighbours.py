@@ -1,0 +1,48 @@
+"""Which images are neighbours, and what is reached from one to the next."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sparse
+from sklearn.neighbors import NearestNeighbors
+
+NUMBER = 15
+POWER = 4
+"""Of the cosine: how much nearer neighbours count more."""
+STAYS = 1 / 2
+"""Of an image's own in each step."""
+
+
+def neighbour_graph(features: np.ndarray) -> sparse.csr_matrix:
+    """Symmetric, normalised weights [N, N] of each image's nearest neighbours by cosine.
+
+    Args:
+        features: float32 [N, F], of length 1.
+    """
+    number = min(NUMBER, len(features) - 1)
+    apart, neighbours = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(features).kneighbors()
+    weights = np.maximum(1 - np.square(apart) / 2, 1e-6) ** POWER
+    rows = np.repeat(np.arange(len(features)), number)
+    graph = sparse.csr_matrix((weights.ravel(), (rows, neighbours.ravel())), (len(features),) * 2)
+    graph = graph + graph.T
+    scale = sparse.diags(1 / np.sqrt(np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1e-12)))
+    return (scale @ graph @ scale).tocsr()
+
+
+def smoothed(graph: sparse.csr_matrix, features: np.ndarray, steps: Sequence[int]) -> list[np.ndarray]:
+    """Features float32 [N, F] after each of these numbers of steps, in each of which half comes from neighbours.
+
+    As in Wu et al. 2019, section 2.2.
+
+    Args:
+        graph: from :func:`neighbour_graph`.
+        features: float32 [N, F].
+        steps: ascending.
+    """
+    graph = (graph * (1 - STAYS)).astype(np.float32)
+    found = []
+    for step in range(1, steps[-1] + 1):
+        features = graph @ features + np.float32(STAYS) * features
+        if step in steps:
+            found.append(features)
+    return found
