@@ -3,7 +3,7 @@
 Three groups of fits of the real Fashion-MNIST, each by ``fewlabels.fit.fit``, whose every choice is made on the labels
 it is given; the test labels are read once a row.
 
-Strategies but the supervised one start from five minutes of pretraining, except with the tutorial's labels.
+Strategies but the supervised one start from five minutes of pretraining, except those of ``main``.
 
 Minutes are counted, not clocked, so that a row does not depend on what else the machine does: a step counts with what
 it takes when nothing else runs (``paces.json``), on two cores for ``main``, on one for the others, however many it had.
@@ -135,7 +135,7 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
     """One row."""
     splits = fashion_mnist()
     pool = Pool.of(labelled(splits.train, key["group"], key["labels"], key["draw"]))
-    fresh = key["strategy"] == "supervised" or key["draw"] == "first"
+    fresh = key["strategy"] == "supervised" or key["group"] == "main"
     start = None if fresh else str(weights(key["seed"]))
     settings = FitSettings(key["strategy"], 60.0 * key["minutes"], key["backbone"], start_from=start)
     folder = PLACE / "-".join(str(key[name]) for name in KEYS)

@@ -77,9 +77,9 @@ def write_panels(bench: Bench, names: Names) -> None:
     write_json(file, {"made_of": made_of, **panels(bench, names)})
 
 
-def memory_bytes(settings: CompareSettings, train: ArraySource) -> float:
+def memory_bytes(train: ArraySource) -> float:
     """What a comparison takes at most: images' features are held in single and half precision as they are mixed."""
-    return PROGRAM_BYTES + len(train) * (6.0 * kept(len(train)) + math.prod(train.shape))
+    return PROGRAM_BYTES + len(train) * (7.0 * kept(len(train)) + math.prod(train.shape))
 
 
 def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:
@@ -90,7 +90,7 @@ def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:
         f"{settings.pairs} pairs x {len(arms)} arms x {tests} number{'s' if tests > 1 else ''} of labels: "
         f"{settings.pairs * len(arms) * tests} trainings, {settings.pairs * len(settings.methods)} pretrainings, "
         f"about {settings.budget / 60:.0f} minutes on this machine, up to "
-        f"{memory_bytes(settings, train) / 2**30:.1f} GiB of memory.",
+        f"{memory_bytes(train) / 2**30:.1f} GiB of memory.",
         f"Each pair is {'' if all_labels else 'another draw of labels, '}other initial weights and another pretraining "
         f"({settings.seconds('pretrain'):.0f} s each).",
         f"Asked, before anything is measured: is {settings.asked.name} better than supervised training?",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ NEAR = 96
 """Components that neighbours are looked for in."""
 STEPS = (4, 16)
 """From neighbour to neighbour, after which the features are kept, too."""
-HELD = 200_000
+COMPARED = 200_000
 """Images up to which neighbours are looked for: the time grows with the square of their number."""
+NOTHING = 1e-5
+"""Length up to which features are rounding errors."""
 AT_ONCE, COPIED = 8192, 2**28
 """Images whose features are made or asked for together, and pixels that are copied for it."""
 
 
 def kept(images: int) -> int:
     """Numbers that are kept of each of so many images, at most."""
-    return DIMENSIONS * (1 + len(STEPS) if images <= HELD else 1)
+    return DIMENSIONS * (1 + len(STEPS) if images <= COMPARED else 1)
 
 
 class Features:
@@ -45,34 +48,35 @@ class Features:
 
     def __init__(self, source: ArraySource, embed: Callable[[ArraySource], np.ndarray] | None) -> None:
         self._source, self._embed = source, embed
-        self.by_neighbours = len(source) <= HELD
+        self.by_neighbours = len(source) <= COMPARED
         """Whether an image is known by its neighbours, too; to be said before features are asked for."""
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """Float32 [R, F], of length 1 (an image that is as the mean of all has shorter ones)."""
+        """Float32 [R, F], of length 1, unless the image is as the mean of all."""
         known: np.ndarray = self.vectors[rows].astype(np.float32)
         return known
 
     @cached_property
     def vectors(self) -> np.ndarray:
         """Of all images, float16 [N, F]: a kernel is as good, and memory holds twice as many."""
-        if not self.by_neighbours:
-            return _of_length_1(self._own).astype(np.float16)
-        levels = [self._own, *smoothed(self.graph, self._own, STEPS)]
-        together = np.empty((len(self._own), len(levels) * self._own.shape[1]), np.float16)
-        for part, level in zip(np.split(together, len(levels), axis=1), levels, strict=True):
-            np.divide(_of_length_1(level), math.sqrt(len(levels)), out=part, casting="same_kind")
+        steps = STEPS if self.by_neighbours else ()
+        together = np.empty((len(self._own), (1 + len(steps)) * self._own.shape[1]), np.float16)
+        levels = chain([self._own], smoothed(self.graph, self._own, steps) if steps else [])
+        for part, level in zip(np.split(together, 1 + len(steps), axis=1), levels, strict=True):
+            part[:] = _of_length_1(level) / np.float32(math.sqrt(1 + len(steps)))
+        del self._own  # of full precision
         return together
 
     def made(self, source: ArraySource) -> np.ndarray:
         """Of these images, each alone: float32 [R, F]."""
-        components: np.ndarray = self._components.transform(self._whole(source)).astype(np.float32)
-        return components
+        _, _, components = self._fitted
+        found: np.ndarray = components.transform(self._whole(source))
+        return found
 
     def parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Rows in parts whose features fit in memory beside those that are kept."""
         at_once = max(1, min(AT_ONCE, COPIED // math.prod(self._source.shape)))
-        return np.array_split(rows, -(-len(rows) // at_once))
+        return [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
 
     @cached_property
     def graph(self) -> Any:
@@ -81,19 +85,24 @@ class Features:
 
     @cached_property
     def _own(self) -> np.ndarray:
-        return self._in_parts(self.made, np.arange(len(self._source)))
+        rows, fitted, components = self._fitted
+        own = np.empty((len(self._source), components.n_components_), np.float32)
+        own[rows] = fitted
+        for part in self.parts(np.setdiff1d(np.arange(len(own)), rows)):
+            own[part] = self.made(self._source.subset(part))
+        return own
 
     @cached_property
-    def _components(self) -> PCA:
-        some = self._in_parts(self._whole, evenly_spaced(self._source, FITTED))
-        return PCA(min(DIMENSIONS, *some.shape), svd_solver="randomized", random_state=0).fit(some)
+    def _fitted(self) -> tuple[np.ndarray, np.ndarray, PCA]:
+        """Rows, their components, and the components of all."""
+        rows = evenly_spaced(self._source, FITTED)
+        whole = np.concatenate([self._whole(self._source.subset(part)) for part in self.parts(rows)])
+        components = PCA(min(DIMENSIONS, *whole.shape), svd_solver="randomized", random_state=0).fit(whole)
+        return rows, components.transform(whole), components
 
     @cached_property
     def _patches(self) -> Patches:
         return Patches.of(self._source)
-
-    def _in_parts(self, made: Callable[[ArraySource], np.ndarray], rows: np.ndarray) -> np.ndarray:
-        return np.concatenate([made(self._source.subset(part)) for part in self.parts(rows)])
 
     def _whole(self, source: ArraySource) -> np.ndarray:
         parts = [gradient_features(source), self._patches.features(source)]
@@ -103,6 +112,6 @@ class Features:
 
 
 def _of_length_1(vectors: np.ndarray) -> np.ndarray:
-    """Each row of [N, F] divided by its length, unless that is nearly 0."""
-    scaled: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    """Each row of [N, F] divided by its length, unless it is nearly 0."""
+    scaled: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), NOTHING)
     return scaled

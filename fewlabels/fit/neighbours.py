@@ -1,6 +1,6 @@
 """Which images are neighbours, and what is reached from one to the next."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.sparse as sparse
@@ -29,20 +29,18 @@ def neighbour_graph(features: np.ndarray) -> sparse.csr_matrix:
     return (scale @ graph @ scale).tocsr()
 
 
-def smoothed(graph: sparse.csr_matrix, features: np.ndarray, steps: Sequence[int]) -> list[np.ndarray]:
+def smoothed(graph: sparse.csr_matrix, features: np.ndarray, steps: Sequence[int]) -> Iterator[np.ndarray]:
     """Features float32 [N, F] after each of these numbers of steps, in each of which half comes from neighbours.
 
-    As in Wu et al. 2019, section 2.2.
+    Without training, as in Wu et al. 2019, section 2.2; there an image is one of its own neighbours.
 
     Args:
         graph: from :func:`neighbour_graph`.
         features: float32 [N, F].
         steps: ascending.
     """
-    graph = (graph * (1 - STAYS)).astype(np.float32)
-    found = []
+    mixing = (graph * (1 - STAYS) + STAYS * sparse.identity(len(features))).tocsr().astype(np.float32)
     for step in range(1, steps[-1] + 1):
-        features = graph @ features + np.float32(STAYS) * features
+        features = mixing @ features
         if step in steps:
-            found.append(features)
-    return found
+            yield features

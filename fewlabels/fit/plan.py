@@ -8,7 +8,7 @@ import numpy as np
 from fewlabels.evaluate import seconds_an_image
 from fewlabels.fit.arms import Arm, Arms, NetworkArm, SelfTrain, Student, Supervised
 from fewlabels.fit.budget import Budget
-from fewlabels.fit.features import FITTED, HELD
+from fewlabels.fit.features import COMPARED
 from fewlabels.fit.paces import features_paces
 from fewlabels.fit.pool import Pool, is_alone
 from fewlabels.fit.settings import FitSettings
@@ -189,7 +189,7 @@ class Plan:
             "probe": all_of_them and pretrained,
             "finetune": all_of_them and pretrained,
             "kernel": self.together,
-            "propagate": self.together and few and len(self.pool.source) <= HELD,
+            "propagate": self.together and few and len(self.pool.source) <= COMPARED,
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 
@@ -264,7 +264,7 @@ class Plan:
             if self.settings.start_from is not None:
                 embedded = paces["image"] if paces else seconds_an_image(self.arms.pretrained, self.pool.source)
             of_neighbours = images * (images * NEIGHBOUR + SMOOTHED) * known["kernel"]
-            return np.array([(images + min(images, FITTED)) * (known["features"] + embedded), of_neighbours])
+            return np.array([images * (known["features"] + embedded), of_neighbours])
 
         of_features, of_neighbours = self._stages.array("time-for-features", seconds)
         longest, features, together = DEAR * self.settings.budget, self.arms.features, of_features + of_neighbours
@@ -274,10 +274,13 @@ class Plan:
             )
             self.experts = [name for name in self.experts if name not in needed]
             return 0.0
-        features.by_neighbours = needed == ["propagate"] or (images <= HELD and together <= longest)
+        features.by_neighbours = needed == ["propagate"] or (images <= COMPARED and together <= longest)
         if not features.by_neighbours:
-            if images <= HELD:
-                self._note(f"neighbours: those of {images:,} images take {together:.0f} s, too long; done without")
+            if images <= COMPARED:
+                without = "propagate is not tried" if "propagate" in needed else "kernel ridge goes without"
+                self._note(
+                    f"neighbours of {images:,} images would take {of_neighbours:.0f} s, too long for it; {without}"
+                )
             self.experts = [name for name in self.experts if name != "propagate"]
         return float(min(longest, together if features.by_neighbours else of_features))
 

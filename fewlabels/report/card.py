@@ -17,7 +17,7 @@ WAYS = {
     "supervised": "a network trained from fresh weights on the labels alone",
     "probe": "logistic regression on a pretrained backbone, which is frozen",
     "finetune": "a pretrained backbone, trained on with the labels",
-    "kernel": "a network that learned what kernel ridge on gradients and patches says of all images",
+    "kernel": "a network that learned what kernel ridge on gradients, patches and neighbours says of all images",
     "propagate": "a network that learned what labels spread along neighbouring images say of all images",
     "committee": "a network that learned what several ways, together, say of all images",
     "selftrain": "a network that taught itself with the images without a label, or learned from a larger one that did",

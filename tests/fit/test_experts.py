@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from fewlabels.data.source import ArraySource
 from fewlabels.fit.choice import is_right
 from fewlabels.fit.cross_fit import CrossFitted, pooled
-from fewlabels.fit.features import HELD, Features, kept
+from fewlabels.fit.features import COMPARED, Features, kept
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
 from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out, _left_out_error, kernel_ridge
 from fewlabels.fit.neighbours import neighbour_graph, smoothed
@@ -105,7 +105,7 @@ def test_features_without_neighbours_are_an_image_s_own(fmnist):
     alone, beside = Features(source, None), Features(source, None)
     alone.by_neighbours = False
     own = alone.of(np.arange(300))
-    assert own.shape == (300, kept(HELD + 1))
+    assert own.shape == (300, kept(COMPARED + 1))
     np.testing.assert_allclose(beside.of(np.arange(300))[:, : own.shape[1]] * math.sqrt(3), own, atol=1e-3)
 
 

@@ -435,15 +435,15 @@ def test_a_plan_pays_for_features_neighbours_and_what_networks_are_asked(fmnist,
         return before
 
     assert left("free") == 600
-    made = 2 * images  # of so few, components are taken from all, too
-    assert left("features", features=0.001) == pytest.approx(600 - made * 0.001)
+    assert left("features", features=0.001) == pytest.approx(600 - images * 0.001)
     times, known = folds, len(pool.labelled)
     of_kernel = images * (images * NEIGHBOUR + SMOOTHED) * 1e-6 + times * images * known * 1e-6
     assert left("kernel", kernel=1e-6) == pytest.approx(600 - of_kernel)
     assert left("network", image=1e-4) == pytest.approx(600 - times * images * 6e-4)
     assert left("teacher", teacher=1e-3) == pytest.approx(600 - times * images * 2e-3)
-    assert left("few", features=0.3) == pytest.approx(600 - made * 0.3)
-    assert left("dear", features=0.45) == 600  # kernel and neighbours are not tried
+    assert left("few", features=0.6) == pytest.approx(600 - images * 0.6)
+    assert left("far", features=0.6, kernel=1e-4) == pytest.approx(600 - images * 0.6 - times * images * known * 1e-4)
+    assert left("dear", features=0.9) == 600  # kernel and neighbours are not tried
 
 
 def test_by_plan_trainings_have_what_asking_leaves(shortest, fmnist, tmp_path: Path):
