@@ -18,6 +18,9 @@ DIMENSIONS = 256
 """Principal components that are kept: kernels are as good with them as with all that they are made of."""
 FITTED = 4000
 """Images that the components are taken from."""
+WHITENED, SMALLEST = 1 / 2, 1e-6
+"""How far the components' standard deviations are brought to be alike, 1 all the way; smaller shares of the first one's
+variance are taken for this one."""
 NEAR = 96
 """Components that neighbours are looked for in."""
 STEPS = (4, 16)
@@ -69,9 +72,8 @@ class Features:
 
     def made(self, source: ArraySource) -> np.ndarray:
         """Of these images, each alone: float32 [R, F]."""
-        _, _, components = self._fitted
-        found: np.ndarray = components.transform(self._whole(source))
-        return found
+        _, _, shortened = self._fitted
+        return shortened(self._whole(source))
 
     def parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Rows in parts whose features fit in memory beside those that are kept."""
@@ -85,20 +87,27 @@ class Features:
 
     @cached_property
     def _own(self) -> np.ndarray:
-        rows, fitted, components = self._fitted
-        own = np.empty((len(self._source), components.n_components_), np.float32)
+        rows, fitted, _ = self._fitted
+        own = np.empty((len(self._source), fitted.shape[1]), np.float32)
         own[rows] = fitted
         for part in self.parts(np.setdiff1d(np.arange(len(own)), rows)):
             own[part] = self.made(self._source.subset(part))
         return own
 
     @cached_property
-    def _fitted(self) -> tuple[np.ndarray, np.ndarray, PCA]:
-        """Rows, their components, and the components of all."""
+    def _fitted(self) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Rows, what is kept of them, and how it is made of what they are as a whole."""
         rows = evenly_spaced(self._source, FITTED)
         whole = np.concatenate([self._whole(self._source.subset(part)) for part in self.parts(rows)])
         components = PCA(min(DIMENSIONS, *whole.shape), svd_solver="randomized", random_state=0).fit(whole)
-        return rows, components.transform(whole), components
+        spread = components.explained_variance_
+        scale = np.maximum(spread, SMALLEST * spread[0] + NOTHING**2) ** (-WHITENED / 2)
+
+        def shortened(whole: np.ndarray) -> np.ndarray:
+            found: np.ndarray = (components.transform(whole) * scale).astype(np.float32)
+            return found
+
+        return rows, shortened(whole), shortened
 
     @cached_property
     def _patches(self) -> Patches:

@@ -6,7 +6,10 @@ import numpy as np
 import scipy.sparse as sparse
 from sklearn.neighbors import NearestNeighbors
 
-NUMBER = 15
+NUMBER = 25
+"""Neighbours of an image; those count that it is a neighbour of."""
+NEAREST, ONE_SIDED = 5, 0.2
+"""Of them so many count in any case, so that no image is alone, and how much."""
 POWER = 4
 """Of the cosine: how much nearer neighbours count more."""
 STAYS = 1 / 2
@@ -14,7 +17,9 @@ STAYS = 1 / 2
 
 
 def neighbour_graph(features: np.ndarray) -> sparse.csr_matrix:
-    """Symmetric, normalised weights [N, N] of each image's nearest neighbours by cosine.
+    """Symmetric, normalised weights [N, N] of images that are neighbours by cosine, each of the other.
+
+    In many dimensions some images are near to very many, whatever they show (hubs; Radovanovic et al. 2010).
 
     Args:
         features: float32 [N, F], of length 1.
@@ -22,9 +27,14 @@ def neighbour_graph(features: np.ndarray) -> sparse.csr_matrix:
     number = min(NUMBER, len(features) - 1)
     apart, neighbours = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(features).kneighbors()
     weights = np.maximum(1 - np.square(apart) / 2, 1e-6) ** POWER
-    rows = np.repeat(np.arange(len(features)), number)
-    graph = sparse.csr_matrix((weights.ravel(), (rows, neighbours.ravel())), (len(features),) * 2)
-    graph = graph + graph.T
+
+    def joined(nearest: int) -> sparse.csr_matrix:
+        rows = np.repeat(np.arange(len(features)), nearest)
+        columns = neighbours[:, :nearest].ravel()
+        return sparse.csr_matrix((weights[:, :nearest].ravel(), (rows, columns)), (len(features),) * 2)
+
+    all_of_them, nearest = joined(number), joined(min(NEAREST, number))
+    graph = all_of_them.minimum(all_of_them.T) + ONE_SIDED * nearest.maximum(nearest.T)
     scale = sparse.diags(1 / np.sqrt(np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1e-12)))
     return (scale @ graph @ scale).tocsr()
 

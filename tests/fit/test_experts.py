@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 import torch
+from sklearn.decomposition import PCA
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
+from fewlabels.fit import neighbours
 from fewlabels.fit.choice import is_right
 from fewlabels.fit.cross_fit import CrossFitted, pooled
 from fewlabels.fit.features import COMPARED, Features, kept
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
 from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out, _left_out_error, kernel_ridge
-from fewlabels.fit.neighbours import neighbour_graph, smoothed
+from fewlabels.fit.neighbours import ONE_SIDED, neighbour_graph, smoothed
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.propagation import ALPHA, propagated
 
@@ -107,6 +109,24 @@ def test_features_without_neighbours_are_an_image_s_own(fmnist):
     own = alone.of(np.arange(300))
     assert own.shape == (300, kept(COMPARED + 1))
     np.testing.assert_allclose(beside.of(np.arange(300))[:, : own.shape[1]] * math.sqrt(3), own, atol=1e-3)
+
+
+def test_components_are_brought_half_the_way_to_being_alike(fmnist):
+    features = Features(fmnist.train.first_k(400), None)
+    found = features.made(features._source)
+    plain = PCA(256, svd_solver="full").fit_transform(features._whole(features._source))
+    np.testing.assert_allclose(found[:, :40].std(axis=0) ** 2, plain[:, :40].std(axis=0), rtol=0.02)
+
+
+def test_a_neighbour_counts_little_that_does_not_find_the_image_near(monkeypatch):
+    """Directions at 0, 10 and 30 degrees: the first two are each other's nearest, the last is nearest to none."""
+    monkeypatch.setattr(neighbours, "NUMBER", 1)
+    angles = np.radians([0, 10, 30])
+    graph = neighbour_graph(np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)).toarray()
+    both, one = (1 + ONE_SIDED) * np.cos(np.radians(10)) ** 4, ONE_SIDED * np.cos(np.radians(20)) ** 4
+    degrees = [both, both + one, one]
+    wanted = np.array([[0, both, 0], [both, 0, one], [0, one, 0]]) / np.sqrt(np.outer(degrees, degrees))
+    np.testing.assert_allclose(graph, wanted, atol=1e-5)
 
 
 def test_smoothing_mixes_neighbours_by_powers_of_a_matrix():

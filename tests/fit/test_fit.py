@@ -134,7 +134,7 @@ def test_a_teacher_that_has_learned_nothing_is_not_listened_to(short, monkeypatc
 
 def test_self_training_ends_in_a_student_that_learned_from_all_images(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
-    monkeypatch.setitem(STEPS, "selftrain", 4)
+    monkeypatch.setitem(STEPS, "selftrain", 15)
     pool = pool_of(fmnist)
     made = fitted(pool, tmp_path, budget=60.0, teacher="small")
     assert made.strategy == "selftrain"
