@@ -1,9 +1,8 @@
-"""What kernel ridge and neighbours know of images: gradients, patches, and pretrained embeddings if there are some."""
+"""What kernel ridge knows of images: gradients, patches, pretrained embeddings if there are some, and neighbours'."""
 
 import math
 from collections.abc import Callable
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ WHITENED, SMALLEST = 1 / 2, 1e-6
 variance are taken for this one."""
 NEAR = 96
 """Components that neighbours are looked for in."""
-STEPS = (4, 16)
-"""From neighbour to neighbour, after which the features are kept, too."""
+STEPS = (0, 4, 16)
+"""From neighbour to neighbour, after which the features are kept."""
 COMPARED = 200_000
 """Images up to which neighbours are looked for: the time grows with the square of their number."""
 NOTHING = 1e-5
@@ -35,7 +34,7 @@ AT_ONCE, COPIED = 8192, 2**28
 
 def kept(images: int) -> int:
     """Numbers that are kept of each of so many images, at most."""
-    return DIMENSIONS * (1 + len(STEPS) if images <= COMPARED else 1)
+    return DIMENSIONS * (len(STEPS) if images <= COMPARED else 1)
 
 
 class Features:
@@ -62,11 +61,12 @@ class Features:
     @cached_property
     def vectors(self) -> np.ndarray:
         """Of all images, float16 [N, F]: a kernel is as good, and memory holds twice as many."""
-        steps = STEPS if self.by_neighbours else ()
-        together = np.empty((len(self._own), (1 + len(steps)) * self._own.shape[1]), np.float16)
-        levels = chain([self._own], smoothed(self.graph, self._own, steps) if steps else [])
-        for part, level in zip(np.split(together, 1 + len(steps), axis=1), levels, strict=True):
-            part[:] = _of_length_1(level) / np.float32(math.sqrt(1 + len(steps)))
+        number = len(STEPS) if self.by_neighbours else 1
+        together = np.empty((len(self._own), number * self._own.shape[1]), np.float16)
+        levels = smoothed(self.graph, self._own, STEPS) if self.by_neighbours else [self._own]
+        for columns, level in zip(np.split(together, number, axis=1), levels, strict=True):
+            for rows in self.parts(np.arange(len(level))):  # of all, the copies would be large
+                columns[rows] = _of_length_1(level[rows]) / np.float32(math.sqrt(number))
         del self._own  # of full precision
         return together
 

@@ -50,7 +50,8 @@ def smoothed(graph: sparse.csr_matrix, features: np.ndarray, steps: Sequence[int
         steps: ascending.
     """
     mixing = (graph * (1 - STAYS) + STAYS * sparse.identity(len(features))).tocsr().astype(np.float32)
-    for step in range(1, steps[-1] + 1):
-        features = mixing @ features
+    for step in range(steps[-1] + 1):
+        if step:
+            features = mixing @ features
         if step in steps:
             yield features

@@ -61,7 +61,7 @@ def counted_paces(backbone: str, teacher: str, shape: tuple[int, int, int]) -> d
         "image": own,
         "teacher": teachers,
         "features": channels * height * width * PIXEL + compared + shortened,
-        "kernel": 2 * kept(1) / RATE,
+        "kernel": 2 * kept(TRIED) / RATE,
     }
 
 

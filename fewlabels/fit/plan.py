@@ -268,19 +268,18 @@ class Plan:
 
         of_features, of_neighbours = self._stages.array("time-for-features", seconds)
         longest, features, together = DEAR * self.settings.budget, self.arms.features, of_features + of_neighbours
-        if of_features > longest and self.settings.strategy not in needed:  # what is wished is tried whatever it takes
-            self._note(
-                f"kernel: its features of {images:,} images take {of_features:.0f} s, too long for it; not tried"
-            )
+        # What is wished is tried whatever it takes.
+        if of_features > longest and self.settings.strategy not in needed:
+            names = " and ".join(needed)
+            self._note(f"{names}: features of {images:,} images take {of_features:.0f} s, too long for it; not tried")
             self.experts = [name for name in self.experts if name not in needed]
             return 0.0
-        features.by_neighbours = needed == ["propagate"] or (images <= COMPARED and together <= longest)
-        if not features.by_neighbours:
-            if images <= COMPARED:
-                without = "propagate is not tried" if "propagate" in needed else "kernel ridge goes without"
-                self._note(
-                    f"neighbours of {images:,} images would take {of_neighbours:.0f} s, too long for it; {without}"
-                )
+        if self.settings.strategy == "propagate":
+            features.by_neighbours = True
+        elif features.by_neighbours and together > longest:
+            features.by_neighbours = False
+            without = "propagate is not tried" if "propagate" in needed else "kernel ridge goes without"
+            self._note(f"neighbours of {images:,} images would take {of_neighbours:.0f} s, too long for it; {without}")
             self.experts = [name for name in self.experts if name != "propagate"]
         return float(min(longest, together if features.by_neighbours else of_features))
 

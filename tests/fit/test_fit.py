@@ -446,6 +446,24 @@ def test_a_plan_pays_for_features_neighbours_and_what_networks_are_asked(fmnist,
     assert left("dear", features=0.9) == 600  # kernel and neighbours are not tried
 
 
+@pytest.mark.parametrize(
+    ("paces", "told", "experts"),
+    [
+        ({"features": 0.0, "kernel": 0.0}, "", ["supervised", "kernel", "propagate"]),
+        ({"features": 0.6, "kernel": 1e-4}, "204 s, too long for it; propagate is not tried", ["supervised", "kernel"]),
+        ({"features": 0.9, "kernel": 0.0}, "kernel and propagate: features of 400 images take 360 s", ["supervised"]),
+    ],
+)
+def test_what_takes_half_of_the_time_is_left_out_and_told(fmnist, tmp_path: Path, paces, told, experts):
+    free = {"supervised": 1.0, "selftrain": 0.1, "student": 1.0, "image": 0.0, "teacher": 0.0}
+    settings = FitSettings("auto", 600.0, teacher="article")
+    made = Fit(pool_of(fmnist), settings, fit_views(1), tmp_path, 0, Observer, paces=free | paces)
+    assert made.plan.experts == experts
+    assert made.arms.features.by_neighbours == ("propagate" in experts) or experts == ["supervised"]
+    assert told in "\n".join(made.said)
+    assert bool(told) == bool(made.said)
+
+
 def test_by_plan_trainings_have_what_asking_leaves(shortest, fmnist, tmp_path: Path):
     settings, paces = FitSettings("supervised", 60.0), {"supervised": 1.0, "image": 0.001}
     made = Fit(pool_of(fmnist), settings, fit_views(1), tmp_path, 0, Observer, paces=paces)
