@@ -33,15 +33,13 @@ from fewlabels.fit.estimate import (
     mean_of_classes,
 )
 from fewlabels.fit.plan import ENOUGH, WEIGHTS, Plan
-from fewlabels.fit.pool import Pool, held_out
-from fewlabels.fit.prior import class_prior
+from fewlabels.fit.pool import LOOKED_AT, Pool, held_out
+from fewlabels.fit.prior import aligned, class_prior
 from fewlabels.fit.settings import FitSettings, refuse_unsuitable
 from fewlabels.fit.stages import Stages
 from fewlabels.models.classifier import Classifier
 from fewlabels.observe import Observer
 
-LOOKED_AT = 2000
-"""Unlabelled images that shares of classes and the student's temperature are taken from, and that it is tested on."""
 KEPT_EVERY = 10
 """At most so many of them are kept from the student."""
 TAUGHT = ("committee", "selftrain", "kernel", "propagate")
@@ -134,10 +132,6 @@ class Fit:
             **{**identity(pool.source), "views": [str(view) for view in views], "seed": seed},
             **{"precision": precision, "paces": paces and dict(paces), "version": __version__},
         }
-        self._source, self._some = pool.source, pool.unlabelled[evenly_spaced(pool.unlabelled, LOOKED_AT)]
-        """What was given, and rows of images without a label that tell how frequent the classes are."""
-        if settings.strategy in ("supervised", "probe", "finetune"):
-            self.pool = pool = pool.labelled_alone()
         self.stages = Stages(folder, decided, observer, device, paces)
         lab = Lab(self.stages, *views, seed, device, precision)
         self.arms = Arms(lab, pool, settings.backbone, settings.teacher, self.weights)
@@ -169,8 +163,10 @@ class Fit:
         plan = self.plan
         tried: dict[str, CrossFitted] = {}
         said: dict[str, CrossFitted] = {}
-        # Teachers need a word on all images, from every fold.
-        images = len(self.pool.source) if plan.teaches else float(np.mean([len(part) for part in self.parts]))
+        # From every fold teachers need a word on all images, and shares of the classes one on some.
+        others = None if plan.teaches else self.pool.some
+        held = float(np.mean([len(part) for part in self.parts]))
+        images = len(self.pool.source) if others is None else held + len(others)
         for name in plan.in_order():
             if name == "supervised":
                 plan.divide()
@@ -180,7 +176,7 @@ class Fit:
                 continue
             arm = self.arms.expert(name)
             seconds = partial(plan.share, arm, plan.on_a_fold(name), images)
-            said[name] = cross_fit(arm, self.pool, self.parts, seconds, plan.teaches)
+            said[name] = cross_fit(arm, self.pool, self.parts, seconds, others)
             self._tell(name, tried, pooled({name: said[name]}))
         tried, said = ({name: of[name] for name in plan.experts} for of in (tried, said))
         if plan.together:
@@ -199,7 +195,7 @@ class Fit:
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
         committee = tried["committee"]
         hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
-        self.shares = self._shares(committee.mean(self._some))
+        self.shares = self._shares(committee)
         arm = self.arms.teacher(hints, self.shares)
         seconds = partial(self.plan.share, arm, WEIGHTS["selftrain"], len(self.pool.source))
         teachers = cross_fit(arm, self.pool, self.parts, seconds)
@@ -210,13 +206,12 @@ class Fit:
         tried[name] = fitted
         self._note(f"{name}: macro-F1 {self._score(fitted):.3f} on {len(fitted.held):,} labels held out")
 
-    def _shares(self, calibrated: np.ndarray) -> np.ndarray:
-        """Of the classes, float [K], among images with these probabilities [N, K], which took them to be equal."""
+    def _shares(self, fitted: CrossFitted) -> np.ndarray:
+        """Of the classes, float [K], among images without a label."""
         classes = np.unique(self.pool.labels)
-        known = calibrated[:, classes]
-        equal = np.full(len(classes), 1 / len(classes))
+        said = [softmax(logits[self.pool.some][:, classes], axis=1) for logits in fitted.logits]
         shares = np.zeros(len(self.pool.source.class_names))
-        shares[classes] = class_prior(known / known.sum(axis=1, keepdims=True), equal)
+        shares[classes] = class_prior(said, np.full(len(classes), 1 / len(classes)))
         return shares
 
     def _chosen(self, tried: dict[str, CrossFitted]) -> Fitted:
@@ -251,14 +246,13 @@ class Fit:
         if name in TAUGHT:
             has_time = name == "selftrain" or self.plan.has_time_to_learn_from(name, heard(weights))
             return self._student(name, tried) if has_time else None
-        part, seconds = self.plan.for_the_last(name, len(self._some))
+        part, seconds = self.plan.for_the_last(name)
         if part == "fold-0":
             self._note(f"{name}: too little time is left to train it once more, with the tenth held out")
         network = self._network(name, part, seconds)
         scale, shift = weights[name], weights[RARE] * self._rare()
         if self.without >= ENOUGH:
-            said = outputs(network, self._source.subset(self._some)) * scale + shift
-            self.shares = self._shares(softmax(said, axis=1))
+            self.shares = self._shares(tried[name])
         return Made(network, scale, shift, learned_more=part != "fold-0")
 
     def _network(self, name: str, part: str, seconds: float) -> Classifier:
@@ -281,23 +275,22 @@ class Fit:
         plan, kept = self.plan, self._looked_at()
         pool = plan.pool_of(plan.known)
         pool = replace(pool, unlabelled=np.setdiff1d(pool.unlabelled, kept))
-        logs = self._logs(self._said(name, tried))
-        if name != "selftrain":  # whose teachers have been told them already
-            self.shares = self._shares(np.exp(logs[self._some]))
+        if name != "selftrain":  # whose teachers have been told already
+            self.shares = self._shares(tried[name])
+        logs = self._aligned(self._logs(self._said(name, tried)))
         right = self._right(tried[name])
         asked = self.arms.expert("supervised").asked(plan.known)
         start = self._network("supervised", plan.known if asked else "fold-0", 0.0)
         by_others = logs[kept].argmax(axis=1)
         teacher = None
         if name == "selftrain":
-            prior = self._shares(tried[name].mean(self._some))
-            arm = self.arms.teacher({"all": logs}, prior)
+            arm = self.arms.teacher({"all": logs}, self.shares)
             logits = arm.logits(pool, "all", plan.for_a_teacher(arm, len(pool.source)))
             plan.budget.kept = 0.0
             if self.settings.teacher == self.settings.backbone:
                 teacher = start = arm.train(pool, "all", 0.0)
             logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
-            logs = log_softmax(logs / temperature_for(logs[kept], right), axis=1)
+            logs = self._aligned(log_softmax(logs / temperature_for(logs[kept], right), axis=1))
         rows = pool.unlabelled
         student = Student(self.arms.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
         network = student.train(pool, f"of-{name}", plan.for_a_student(name))
@@ -382,6 +375,13 @@ class Fit:
         """Log-probabilities; a class without a label has none."""
         logs: np.ndarray = log_softmax(of_known(logits, self.pool.labels), axis=1)
         return logs
+
+    def _aligned(self, logs: np.ndarray) -> np.ndarray:
+        """Log-probabilities of all images in which classes are as frequent as they are taken to be.
+
+        Not where a single fold tells it: of many labels all that is said of images knows it better.
+        """
+        return logs if len(self.parts) == 1 else aligned(logs, self.shares, self.pool.some)
 
     def _confusion(self, fitted: CrossFitted) -> np.ndarray:
         classes = len(self.pool.source.class_names)

@@ -135,10 +135,8 @@ class Plan:
         if self._stages.planned:
             self.budget.kept = max(0.0, self.budget.kept - self._asking([expert], self.teaches))
 
-    def for_the_last(self, name: str, images: int) -> tuple[str, float]:
-        """The part of the labels that a network is taken of, which is asked of so many images, and its seconds."""
-        if self._stages.planned:
-            self.budget.spend(self._to_ask(self.arms.expert(name), images))
+    def for_the_last(self, name: str) -> tuple[str, float]:
+        """The part of the labels that a network is taken of, and its seconds."""
         left = float(self._stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
         on_a_fold = self._divided * self.on_a_fold(name) / self._total_weight(self.teaches)
         # Where too little time is left, a network is taken that is asked beside others.
@@ -289,7 +287,7 @@ class Plan:
     def _asking(self, experts: list[str], teaches: bool) -> float:
         """Seconds of a plan to ask them, and teachers, on the folds."""
         of_all = len(self.parts) * len(self.pool.source)
-        images = of_all if teaches else sum(map(len, self.parts))
+        images = of_all if teaches else sum(len(part) + len(self.pool.some) for part in self.parts)
         seconds = sum(self._to_ask(self.arms.expert(name), images) for name in experts)
         return seconds + (self._to_ask(self.arms.teacher({}), of_all) if teaches else 0.0)
 

@@ -4,7 +4,6 @@ from scipy.special import softmax
 
 from fewlabels.evaluate import calibration_error
 from fewlabels.fit.calibration import pool_weights, rarity, temperature_for, thresholds
-from fewlabels.fit.prior import class_prior
 
 
 def drawn(t: float, number: int = 4000, seed: int = 0):
@@ -66,21 +65,6 @@ def test_experts_that_learned_from_few_of_a_class_are_put_right():
     assert weight == pytest.approx(1, rel=0.1)
     assert of_rare == pytest.approx(1, rel=0.1)
     np.testing.assert_allclose(np.exp(-rare), [0.8, 0.15, 0.05], atol=0.02)
-
-
-def test_the_shares_of_classes_are_found_among_images_without_labels():
-    """A classifier that learned from equal classes, and images of which few are of the third."""
-    rng = np.random.default_rng(0)
-    truth = rng.choice(3, size=20_000, p=[0.6, 0.35, 0.05])
-    seen = rng.normal(size=(len(truth), 3)) + 2 * np.eye(3)[truth]
-    found = class_prior(softmax(2 * seen, axis=1), np.full(3, 1 / 3))  # Bayes' rule for these Gaussians
-    np.testing.assert_allclose(found, [0.6, 0.35, 0.05], atol=0.015)
-    assert abs(softmax(2 * seen, axis=1).mean(axis=0) - [0.6, 0.35, 0.05]).max() > 0.05  # the plain mean is not it
-
-
-def test_no_class_is_taken_to_be_absent():
-    sure = np.eye(4)[np.zeros(100, int)] * 0.999 + 0.00025
-    assert class_prior(sure, np.full(4, 0.25)).min() > 0.02
 
 
 def test_a_frequent_class_counts_more_when_it_is_said_from_where_on_to_be_sure():
