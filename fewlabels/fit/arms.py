@@ -93,6 +93,10 @@ class Arm:
 
         return self.lab.stages.array(f"{self.name}-{part}-of-{'all' if rows is None else 'some'}", said)
 
+    def of_rows(self, pool: Pool, part: str, rows: np.ndarray) -> np.ndarray:
+        """Float32 [R, K] of these rows alone, by what has learned from the part already; they are not kept."""
+        return self._logits(pool, part, 0.0, rows)
+
     def asked(self, part: str) -> bool:
         """Whether it has been asked of all images."""
         return self.lab.stages.has(f"{self.name}-{part}-of-all")

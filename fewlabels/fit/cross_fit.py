@@ -69,7 +69,7 @@ def of_known(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def cross_fit(
-    arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[], float], others: np.ndarray | None = None
+    arm: Arm, pool: Pool, parts: list[np.ndarray], seconds: Callable[[], float], of_all: bool = True
 ) -> CrossFitted:
     """Use the arm once for each part that is held out, without its labels.
 
@@ -78,11 +78,11 @@ def cross_fit(
         pool: all labels that may be used.
         parts: places in ``pool.labelled``.
         seconds: is asked before each part.
-        others: rows of the source that the arm is asked of beside those held out; None: all.
+        of_all: whether the arm is asked of all images, or of those that are held out.
     """
     logits = []
     for fold, places in enumerate(parts):
-        rows = None if others is None else np.union1d(pool.labelled[places], others)
+        rows = None if of_all else pool.labelled[places]
         logits.append(arm.logits(pool.without(places), f"fold-{fold}", seconds(), rows))
     return CrossFitted(pool, parts, logits)
 

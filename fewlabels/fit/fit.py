@@ -1,7 +1,7 @@
 """From images, a few labels and a budget of time to the best classifier they can buy, and what it will reach."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from operator import itemgetter
@@ -33,13 +33,15 @@ from fewlabels.fit.estimate import (
     mean_of_classes,
 )
 from fewlabels.fit.plan import ENOUGH, WEIGHTS, Plan
-from fewlabels.fit.pool import LOOKED_AT, Pool, held_out
-from fewlabels.fit.prior import aligned, class_prior
+from fewlabels.fit.pool import Pool, held_out
+from fewlabels.fit.prior import class_prior, shift_to
 from fewlabels.fit.settings import FitSettings, refuse_unsuitable
 from fewlabels.fit.stages import Stages
 from fewlabels.models.classifier import Classifier
 from fewlabels.observe import Observer
 
+LOOKED_AT = 2000
+"""Unlabelled images that shares of classes and the student's temperature are taken from, and that it is tested on."""
 KEPT_EVERY = 10
 """At most so many of them are kept from the student."""
 TAUGHT = ("committee", "selftrain", "kernel", "propagate")
@@ -77,7 +79,8 @@ class Made(NamedTuple):
     learned_more: bool = True
     """Whether it, or who taught it, knows labels that the folds' networks did not."""
     judged: CrossFitted | None = None
-    """Its own word on labels held out, where it has not learned them."""
+    """What is said of labels held out: by itself, where it has not learned them, else by those before it, brought to
+    the shares of the classes as what it learned was; None: as was tried."""
 
 
 class Fit:
@@ -132,6 +135,10 @@ class Fit:
             **{**identity(pool.source), "views": [str(view) for view in views], "seed": seed},
             **{"precision": precision, "paces": paces and dict(paces), "version": __version__},
         }
+        self._given, self._some = pool, pool.unlabelled[evenly_spaced(pool.unlabelled, LOOKED_AT)]
+        """What was given, and rows of images without a label that tell how frequent the classes are."""
+        if settings.strategy in ("supervised", "probe", "finetune"):
+            self.pool = pool = pool.labelled_alone()
         self.stages = Stages(folder, decided, observer, device, paces)
         lab = Lab(self.stages, *views, seed, device, precision)
         self.arms = Arms(lab, pool, settings.backbone, settings.teacher, self.weights)
@@ -163,10 +170,8 @@ class Fit:
         plan = self.plan
         tried: dict[str, CrossFitted] = {}
         said: dict[str, CrossFitted] = {}
-        # From every fold teachers need a word on all images, and shares of the classes one on some.
-        others = None if plan.teaches else self.pool.some
-        held = float(np.mean([len(part) for part in self.parts]))
-        images = len(self.pool.source) if others is None else held + len(others)
+        # Teachers need a word on all images, from every fold.
+        images = len(self.pool.source) if plan.teaches else float(np.mean([len(part) for part in self.parts]))
         for name in plan.in_order():
             if name == "supervised":
                 plan.divide()
@@ -176,7 +181,7 @@ class Fit:
                 continue
             arm = self.arms.expert(name)
             seconds = partial(plan.share, arm, plan.on_a_fold(name), images)
-            said[name] = cross_fit(arm, self.pool, self.parts, seconds, others)
+            said[name] = cross_fit(arm, self.pool, self.parts, seconds, plan.teaches)
             self._tell(name, tried, pooled({name: said[name]}))
         tried, said = ({name: of[name] for name in plan.experts} for of in (tried, said))
         if plan.together:
@@ -195,7 +200,7 @@ class Fit:
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
         committee = tried["committee"]
         hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
-        self.shares = self._shares(committee)
+        self.shares = self._shares([logits[self._some] for logits in committee.logits])
         arm = self.arms.teacher(hints, self.shares)
         seconds = partial(self.plan.share, arm, WEIGHTS["selftrain"], len(self.pool.source))
         teachers = cross_fit(arm, self.pool, self.parts, seconds)
@@ -206,13 +211,28 @@ class Fit:
         tried[name] = fitted
         self._note(f"{name}: macro-F1 {self._score(fitted):.3f} on {len(fitted.held):,} labels held out")
 
-    def _shares(self, fitted: CrossFitted) -> np.ndarray:
-        """Of the classes, float [K], among images without a label."""
+    def _shares(self, folds: Sequence[np.ndarray]) -> np.ndarray:
+        """Of the classes, float [K], among images of which the folds say these calibrated logits [N, K]."""
         classes = np.unique(self.pool.labels)
-        said = [softmax(logits[self.pool.some][:, classes], axis=1) for logits in fitted.logits]
         shares = np.zeros(len(self.pool.source.class_names))
-        shares[classes] = class_prior(said, np.full(len(classes), 1 / len(classes)))
+        shares[classes] = 1 / len(classes)
+        if len(folds) > 1 or self.plan.known == "fold-0":  # a single one of few labels says nothing that is sure
+            shares[classes] = class_prior([softmax(logits[:, classes], axis=1) for logits in folds], shares[classes])
         return shares
+
+    def _on_some(self, fitted: CrossFitted, rows: np.ndarray) -> list[np.ndarray]:
+        """What each fold says of these rows without a label, float32 [R, K]; it may have been asked of all."""
+        if self.plan.teaches:
+            return [logits[rows] for logits in fitted.logits]
+        said = []
+        for fold, places in enumerate(self.parts):
+            logits = {RARE: self._rare()}
+            for name in heard(fitted.weights):
+                self.plan.spend_on_asking(name, len(rows))
+                arm = self.arms.expert(name)
+                logits[name] = arm.of_rows(self._given.without(places), f"fold-{fold}", rows)
+            said.append(weighted(logits, fitted.weights))
+        return said
 
     def _chosen(self, tried: dict[str, CrossFitted]) -> Fitted:
         scores = {name: self._score(fitted) for name, fitted in tried.items()}
@@ -246,13 +266,14 @@ class Fit:
         if name in TAUGHT:
             has_time = name == "selftrain" or self.plan.has_time_to_learn_from(name, heard(weights))
             return self._student(name, tried) if has_time else None
+        if self.without >= ENOUGH:
+            # Networks take long to be asked: each fold of some others.
+            self.shares = self._shares(self._on_some(tried[name], self._some[:: len(self.parts)]))
         part, seconds = self.plan.for_the_last(name)
         if part == "fold-0":
             self._note(f"{name}: too little time is left to train it once more, with the tenth held out")
         network = self._network(name, part, seconds)
         scale, shift = weights[name], weights[RARE] * self._rare()
-        if self.without >= ENOUGH:
-            self.shares = self._shares(tried[name])
         return Made(network, scale, shift, learned_more=part != "fold-0")
 
     def _network(self, name: str, part: str, seconds: float) -> Classifier:
@@ -275,10 +296,13 @@ class Fit:
         plan, kept = self.plan, self._looked_at()
         pool = plan.pool_of(plan.known)
         pool = replace(pool, unlabelled=np.setdiff1d(pool.unlabelled, kept))
-        if name != "selftrain":  # whose teachers have been told already
-            self.shares = self._shares(tried[name])
-        logs = self._aligned(self._logs(self._said(name, tried)))
-        right = self._right(tried[name])
+        # What teachers were told is what they learn by in the end, too.
+        told = "committee" if name == "selftrain" else name
+        on_some = {of: self._on_some(tried[of], self._some) for of in {told, name}}
+        self.shares = self._shares(on_some[told])
+        judged = self._brought(tried[name], on_some[name])
+        logs = self._brought_logs(self._logs(self._said(name, tried)))
+        right = self._right(judged)
         asked = self.arms.expert("supervised").asked(plan.known)
         start = self._network("supervised", plan.known if asked else "fold-0", 0.0)
         by_others = logs[kept].argmax(axis=1)
@@ -290,7 +314,7 @@ class Fit:
             if self.settings.teacher == self.settings.backbone:
                 teacher = start = arm.train(pool, "all", 0.0)
             logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
-            logs = self._aligned(log_softmax(logs / temperature_for(logs[kept], right), axis=1))
+            logs = self._brought_logs(log_softmax(logs / temperature_for(logs[kept], right), axis=1))
         rows = pool.unlabelled
         student = Student(self.arms.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
         network = student.train(pool, f"of-{name}", plan.for_a_student(name))
@@ -307,7 +331,7 @@ class Fit:
                 lost = lost_by(logits.argmax(axis=1), np.exp(logs[kept]))
                 scale = 1 / temperature_for(logits, right - float(lost.mean()))
                 of_classes = mean_of_classes(lost, logs[kept].argmax(axis=1))
-                return Made(network, scale, np.zeros(logits.shape[1]), of_classes, pseudo_labels)
+                return Made(network, scale, np.zeros(logits.shape[1]), of_classes, pseudo_labels, judged=judged)
             elif (made := self._judged(who, network, tried["supervised"], pseudo_labels)) is not None:
                 return made
         return None
@@ -376,12 +400,22 @@ class Fit:
         logs: np.ndarray = log_softmax(of_known(logits, self.pool.labels), axis=1)
         return logs
 
-    def _aligned(self, logs: np.ndarray) -> np.ndarray:
-        """Log-probabilities of all images in which classes are as frequent as they are taken to be.
+    def _brought(self, fitted: CrossFitted, on_some: list[np.ndarray]) -> CrossFitted:
+        """What the folds say, classes as frequent among images without a label as they are taken to be.
 
-        Not where a single fold tells it: of many labels all that is said of images knows it better.
+        Not of many labels: who has learned from them knows it better.
         """
-        return logs if len(self.parts) == 1 else aligned(logs, self.shares, self.pool.some)
+        if self.plan.known == "fold-0":
+            return fitted
+        pairs = zip(fitted.logits, on_some, strict=True)
+        return replace(fitted, logits=[logits + shift_to(self.shares, some) for logits, some in pairs])
+
+    def _brought_logs(self, logs: np.ndarray) -> np.ndarray:
+        """The same of log-probabilities of all images."""
+        if self.plan.known == "fold-0":
+            return logs
+        brought: np.ndarray = log_softmax(logs + shift_to(self.shares, logs[self._some]), axis=1)
+        return brought
 
     def _confusion(self, fitted: CrossFitted) -> np.ndarray:
         classes = len(self.pool.source.class_names)

@@ -135,6 +135,11 @@ class Plan:
         if self._stages.planned:
             self.budget.kept = max(0.0, self.budget.kept - self._asking([expert], self.teaches))
 
+    def spend_on_asking(self, name: str, images: int) -> None:
+        """What a plan pays when an expert is asked of so many images; a clock needs not be told."""
+        if self._stages.planned:
+            self.budget.spend(self._to_ask(self.arms.expert(name), images))
+
     def for_the_last(self, name: str) -> tuple[str, float]:
         """The part of the labels that a network is taken of, and its seconds."""
         left = float(self._stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
@@ -287,7 +292,7 @@ class Plan:
     def _asking(self, experts: list[str], teaches: bool) -> float:
         """Seconds of a plan to ask them, and teachers, on the folds."""
         of_all = len(self.parts) * len(self.pool.source)
-        images = of_all if teaches else sum(len(part) + len(self.pool.some) for part in self.parts)
+        images = of_all if teaches else sum(map(len, self.parts))
         seconds = sum(self._to_ask(self.arms.expert(name), images) for name in experts)
         return seconds + (self._to_ask(self.arms.teacher({}), of_all) if teaches else 0.0)
 

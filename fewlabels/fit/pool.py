@@ -7,16 +7,13 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from fewlabels.data.source import UNLABELLED, ArraySource, evenly_spaced
+from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.errors import InputError
 from fewlabels.seeding import generator
 
 FOLDS = 3
 MANY = 5000
 """Labels above which a tenth of them tells enough: it alone is held out, and the time goes to training."""
-
-LOOKED_AT = 2000
-"""Images without a label that tell how frequent classes are."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,9 @@ class Pool:
         """Labelled rows of each class that has some."""
         return [self.labelled[self.labels == cls] for cls in np.unique(self.labels)]
 
-    @property
-    def some(self) -> np.ndarray:
-        """int64: evenly spaced rows without a label, for what they all tell alike."""
-        spread: np.ndarray = self.unlabelled[evenly_spaced(self.unlabelled, LOOKED_AT)]
-        return spread
+    def labelled_alone(self) -> "Pool":
+        """The pool of the labelled images, for who asks nothing of the others."""
+        return Pool.of(self.source.subset(self.labelled))
 
     def without(self, places: np.ndarray) -> "Pool":
         """The pool less these places of ``labelled``, which are held out."""

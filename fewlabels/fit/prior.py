@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 ITERATIONS = 100
 FEWEST = 0.1
@@ -14,9 +14,9 @@ def class_prior(folds: Sequence[np.ndarray], learned_from: np.ndarray) -> np.nda
     """Shares of the classes, by networks that have learned from different parts of the labels.
 
     Each finds them by expectation maximisation (Saerens, Latinne & Decaestecker 2002, eq. 2.9), which is far off where
-    labels are few. So their logarithms are drawn towards those of ``learned_from`` by as much as the folds' differences
-    explain of their distance from them (empirical Bayes, Efron & Morris 1973; the jackknife's variance, Efron 1982).
-    Of a single fold, which is for many labels, what it finds is taken.
+    labels are few. So their logarithms are drawn towards those of ``learned_from``, by as much of their distance as is
+    explained by chance (empirical Bayes, Efron & Morris 1973): which labels the folds have (the jackknife, Efron 1982),
+    and which images they are asked of. Of a single fold the first is not known.
 
     Args:
         folds: float [N, K] each, calibrated probabilities of the same images.
@@ -25,16 +25,18 @@ def class_prior(folds: Sequence[np.ndarray], learned_from: np.ndarray) -> np.nda
     Returns:
         float [K], summing to 1.
 
-    >>> sure = np.array([[0.9, 0.1]] * 30 + [[0.1, 0.9]] * 70)
+    >>> sure = np.array([[0.9, 0.1]] * 300 + [[0.1, 0.9]] * 700)
     >>> class_prior([sure], np.array([0.5, 0.5])).round(2)
     array([0.25, 0.75])
     """
-    found = np.log([_most_likely(of, learned_from) for of in folds]) - np.log(learned_from)
-    found -= found.mean(axis=1, keepdims=True)
-    mean, number = found.mean(axis=0), len(found)
-    by_chance = (number - 1) / number * np.square(found - mean).sum()
+    found = np.log([_most_likely(of, learned_from) for of in folds])
+    apart = found - np.log(learned_from)
+    apart -= apart.mean(axis=1, keepdims=True)
+    mean, number = apart.mean(axis=0), len(folds)
+    of_labels = (number - 1) / number * np.square(apart - mean).sum()
+    of_images = (np.exp(-found.mean(axis=0)) - 1).sum() / len(folds[0])
     in_all = np.square(mean).sum()
-    believed = max(0.0, 1 - by_chance / in_all) if in_all > 0 else 0.0
+    believed = max(0.0, 1 - (of_labels + of_images) / in_all) if in_all > 0 else 0.0
     shares: np.ndarray = softmax(np.log(learned_from) + believed * mean)
     return shares
 
@@ -49,17 +51,15 @@ def _most_likely(probabilities: np.ndarray, learned_from: np.ndarray) -> np.ndar
     return shares
 
 
-def aligned(logs: np.ndarray, shares: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Log-probabilities [N, K], each class raised or lowered for all images alike until the shares are met.
+def shift_to(shares: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """What is added to each class's logits so that the mean of the probabilities is as is said: [K], their dtype.
 
     Args:
-        logs: float [N, K].
-        shares: float [K], that the mean of the probabilities shall have; a class of 0 is left as it is.
-        rows: of ``logs``, that the mean is taken of.
+        shares: float [K]; a class of 0 is left as it is.
+        logits: float [N, K].
     """
-    some, known, shift = logs[rows], shares > 0, np.zeros(len(shares))
+    known, shift = shares > 0, np.zeros(len(shares), logits.dtype)
     for _ in range(ITERATIONS):
-        mean = softmax(some + shift, axis=1).mean(axis=0)
+        mean = softmax(logits + shift, axis=1).mean(axis=0)
         shift[known] += np.log(shares[known] / np.maximum(mean[known], 1e-12))
-    found: np.ndarray = log_softmax(logs + shift, axis=1)
-    return found
+    return shift

@@ -97,4 +97,5 @@ def test_one_group_cannot_be_divided():
 def test_groups_go_with_their_images():
     grouped = ArraySource(source([0, -1, 2]).images, np.array([0, -1, 2]), ("a", "b", "c"), groups=np.array([5, 6, 7]))
     assert Pool.of(grouped).groups.tolist() == [5, 7]
+    assert Pool.of(grouped).labelled_alone().groups.tolist() == [5, 7]
     assert Pool.of(grouped.hiding_all_but(np.array([0, 2]))).groups.tolist() == [5, 7]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
-from fewlabels.fit.prior import aligned, class_prior
+from fewlabels.fit.prior import class_prior, shift_to
 
 
 def said_of(shares: list[float], seed: int) -> np.ndarray:
@@ -56,10 +56,19 @@ def test_equal_classes_are_told_to_be_equal():
     np.testing.assert_allclose(class_prior([equal] * 3, np.full(2, 1 / 2)), [0.5, 0.5])
 
 
+def test_few_images_are_believed_less():
+    """By hand: 0.9 of a hundred; its logarithm's variance is (1 / 0.9 - 1) / 100, the other's (1 / 0.1 - 1) / 100."""
+    sure = np.repeat(np.eye(2), [90, 10], axis=0) * (1 - 2e-9) + 1e-9
+    found = class_prior([sure] * 2, np.full(2, 1 / 2))
+    apart = np.log(9)
+    believed = 1 - (1 / 9 + 9) / 100 / (2 * (apart / 2) ** 2)
+    assert np.log(found[0] / found[1]) == pytest.approx(believed * apart, rel=1e-3)
+
+
 def test_classes_are_raised_and_lowered_until_they_are_as_frequent_as_is_said():
-    logs = log_softmax(np.random.default_rng(0).normal(size=(500, 4)), axis=1)
-    logs[:, 3] = -1e4
-    shares, rows = np.array([0.5, 0.3, 0.2, 0.0]), np.arange(0, 500, 2)
-    found = aligned(logs, shares, rows)
-    np.testing.assert_allclose(np.exp(found[rows]).mean(axis=0), shares, atol=1e-6)
-    assert np.ptp((found - logs)[:, 0] - (found - logs)[:, 1]) < 1e-9  # for all images alike
+    logits = np.random.default_rng(0).normal(size=(500, 4))
+    logits[:, 3] = -1e4
+    shares = np.array([0.5, 0.3, 0.2, 0.0])
+    shift = shift_to(shares, logits)
+    np.testing.assert_allclose(softmax(logits + shift, axis=1).mean(axis=0), shares, atol=1e-6)
+    assert shift[3] == 0
