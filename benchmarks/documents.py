@@ -262,12 +262,19 @@ def labels_table() -> str:
     if not label_rows("main"):
         return NOT_YET
     of_arms = grouped(label_rows("main"), "labels", "strategy", "backbone", "minutes")
+    supervised = {
+        (row["labels"], row["backbone"], row["seed"]): row["macro_f1"]
+        for row in label_rows("main")
+        if row["strategy"] == "supervised"
+    }
     lines = []
     for (labels, strategy, backbone, minutes), seeds in sorted(of_arms.items(), key=lambda of: (-of[0][0], of[0][3])):
         figures = [mean_and_spread(seeds, name) for name in ("macro_f1", "ece")]
-        lines.append([f"{labels:,}", strategy, f"`{backbone}`", str(minutes), *figures, str(len(seeds))])
+        pairs = [(row["macro_f1"], supervised.get((labels, backbone, row["seed"]))) for row in seeds]
+        gained = ", ".join(f"{100 * (one - other):+.1f}" for one, other in pairs if other and strategy != "supervised")
+        lines.append([f"{labels:,}", strategy, f"`{backbone}`", str(minutes), *figures, str(len(seeds)), gained])
     head = "labels | strategy | backbone | budget, minutes | macro-F1 | calibration error | seeds"
-    return table(head, "rllrrrr", lines)
+    return table(f"{head} | points gained, by seed", "rllrrrrr", lines)
 
 
 def curve_table() -> str:
