@@ -257,22 +257,24 @@ def label_rows(*groups: str) -> list[dict[str, Any]]:
     return [row for row in found if (row["group"] in groups if groups else row["group"] not in ("main", "curve"))]
 
 
+def gained(found: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> str:
+    """Points of macro-F1 above the baseline's row of the same seed, row by row."""
+    pairs = {row["seed"]: row["macro_f1"] for row in baseline}
+    gains = [100 * (row["macro_f1"] - pairs[row["seed"]]) for row in found if row["seed"] in pairs]
+    return ", ".join(f"{gain:+.1f}" for gain in gains)
+
+
 def labels_table() -> str:
     """Macro-F1 by strategy and backbone, for the groups that were given more time."""
     if not label_rows("main"):
         return NOT_YET
     of_arms = grouped(label_rows("main"), "labels", "strategy", "backbone", "minutes")
-    supervised = {
-        (row["labels"], row["backbone"], row["seed"]): row["macro_f1"]
-        for row in label_rows("main")
-        if row["strategy"] == "supervised"
-    }
+    supervised = grouped([row for row in label_rows("main") if row["strategy"] == "supervised"], "labels", "backbone")
     lines = []
     for (labels, strategy, backbone, minutes), seeds in sorted(of_arms.items(), key=lambda of: (-of[0][0], of[0][3])):
         figures = [mean_and_spread(seeds, name) for name in ("macro_f1", "ece")]
-        pairs = [(row["macro_f1"], supervised.get((labels, backbone, row["seed"]))) for row in seeds]
-        gained = ", ".join(f"{100 * (one - other):+.1f}" for one, other in pairs if other and strategy != "supervised")
-        lines.append([f"{labels:,}", strategy, f"`{backbone}`", str(minutes), *figures, str(len(seeds)), gained])
+        gain = "" if strategy == "supervised" else gained(seeds, supervised.get((labels, backbone), []))
+        lines.append([f"{labels:,}", strategy, f"`{backbone}`", str(minutes), *figures, str(len(seeds)), gain])
     head = "labels | strategy | backbone | budget, minutes | macro-F1 | calibration error | seeds"
     return table(f"{head} | points gained, by seed", "rllrrrrr", lines)
 
@@ -320,10 +322,8 @@ def hard_table() -> str:
     lines = []
     for group in dict.fromkeys(group for group, _ in found):
         supervised, other = (found.get((group, of), []) for of in ("supervised", "selftrain"))
-        pairs = {row["seed"]: row["macro_f1"] for row in supervised}
-        gains = [100 * (row["macro_f1"] - pairs[row["seed"]]) for row in other if row["seed"] in pairs]
-        gain = ", ".join(f"{each:+.1f}" for each in gains)
-        lines.append([group, *(mean_and_spread(each) if each else "" for each in (supervised, other)), gain])
+        scores = [mean_and_spread(each) if each else "" for each in (supervised, other)]
+        lines.append([group, *scores, gained(other, supervised)])
     return table("labels | supervised | selftrain | points gained, by draw", "lrrr", lines)
 
 

@@ -52,11 +52,9 @@ class CrossFitted:
         """int64 [M]; None: each image is its own."""
         return None if self.pool.groups is None else self.pool.groups[self.held]
 
-    def mean(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """The geometric mean of the folds' probabilities for rows of the source: float [N, K]."""
-        probabilities: np.ndarray = np.exp(
-            np.mean([log_softmax(logits[rows], axis=1) for logits in self.logits], axis=0)
-        )
+    def mean(self) -> np.ndarray:
+        """The geometric mean of the folds' probabilities: float [N, K]."""
+        probabilities: np.ndarray = np.exp(np.mean([log_softmax(logits, axis=1) for logits in self.logits], axis=0))
         probabilities /= probabilities.sum(axis=1, keepdims=True)
         return probabilities
 
