@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy.special import log_softmax
 
 from fewlabels.fit.arms import Arm
 from fewlabels.fit.calibration import pool_weights, rarity
@@ -51,12 +50,6 @@ class CrossFitted:
     def held_groups(self) -> np.ndarray | None:
         """int64 [M]; None: each image is its own."""
         return None if self.pool.groups is None else self.pool.groups[self.held]
-
-    def mean(self) -> np.ndarray:
-        """The geometric mean of the folds' probabilities: float [N, K]."""
-        probabilities: np.ndarray = np.exp(np.mean([log_softmax(logits, axis=1) for logits in self.logits], axis=0))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-        return probabilities
 
 
 def of_known(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -126,8 +126,6 @@ class Fit:
         self.said: list[str] = []
         self.shares = np.bincount(pool.labels, minlength=len(pool.source.class_names)) / len(pool.labelled)
         """Of the classes among the images that are foretold: by the unlabelled ones, once they have been asked."""
-        self._teachers = np.empty(0)
-        """Of the folds, together: log-probabilities of all images."""
         self._say = observer("fit").say
         precision = fastest_precision(device.type)
         decided = {
@@ -205,7 +203,6 @@ class Fit:
         seconds = partial(self.plan.share, arm, WEIGHTS["selftrain"], len(self.pool.source))
         teachers = cross_fit(arm, self.pool, self.parts, seconds)
         self._tell("selftrain", tried, pooled({"teachers": teachers, "committee": committee}))
-        self._teachers = np.log(teachers.mean())
 
     def _tell(self, name: str, tried: dict[str, CrossFitted], fitted: CrossFitted) -> None:
         tried[name] = fitted
@@ -296,12 +293,12 @@ class Fit:
         plan, kept = self.plan, self._looked_at()
         pool = plan.pool_of(plan.known)
         pool = replace(pool, unlabelled=np.setdiff1d(pool.unlabelled, kept))
-        # What teachers were told is what they learn by in the end, too.
+        # The folds' teachers choose and foretell: they had little time, and know less than who told them.
         told = "committee" if name == "selftrain" else name
         on_some = {of: self._on_some(tried[of], self._some) for of in {told, name}}
         self.shares = self._shares(on_some[told])
         judged = self._brought(tried[name], on_some[name])
-        logs = self._brought_logs(self._logs(self._said(name, tried)))
+        logs = self._brought_logs(self._logs(self._said(told, tried)))
         right = self._right(judged)
         asked = self.arms.expert("supervised").asked(plan.known)
         start = self._network("supervised", plan.known if asked else "fold-0", 0.0)
@@ -370,15 +367,10 @@ class Fit:
         plan, weights = self.plan, tried[name].weights
         said = {RARE: self._rare()}
         for expert in heard(weights):
-            if expert == "teachers":
-                said[expert] = self._teachers
-            elif expert == "committee":
-                said[expert] = self._said("committee", tried)
-            else:
-                arm = self.arms.expert(expert)
-                has_said = plan.teaches and plan.known != "all"
-                seconds = plan.share(arm, plan.once_more(expert), 0 if has_said else len(self.pool.source))
-                said[expert] = arm.logits(plan.pool_of(plan.known), plan.known, seconds)
+            arm = self.arms.expert(expert)
+            has_said = plan.teaches and plan.known != "all"
+            seconds = plan.share(arm, plan.once_more(expert), 0 if has_said else len(self.pool.source))
+            said[expert] = arm.logits(plan.pool_of(plan.known), plan.known, seconds)
         return weighted(said, weights)
 
     def _rare(self) -> np.ndarray:
@@ -403,16 +395,16 @@ class Fit:
     def _brought(self, fitted: CrossFitted, on_some: list[np.ndarray]) -> CrossFitted:
         """What the folds say, classes as frequent among images without a label as they are taken to be.
 
-        Not of many labels: who has learned from them knows it better.
+        Not of many labels: who has learned from them knows it better. Nor of a single fold of few: it cannot tell.
         """
-        if self.plan.known == "fold-0":
+        if len(self.parts) == 1:
             return fitted
         pairs = zip(fitted.logits, on_some, strict=True)
         return replace(fitted, logits=[logits + shift_to(self.shares, some) for logits, some in pairs])
 
     def _brought_logs(self, logs: np.ndarray) -> np.ndarray:
         """The same of log-probabilities of all images."""
-        if self.plan.known == "fold-0":
+        if len(self.parts) == 1:
             return logs
         brought: np.ndarray = log_softmax(logs + shift_to(self.shares, logs[self._some]), axis=1)
         return brought

@@ -295,12 +295,43 @@ def test_without_a_teacher_each_fold_of_what_is_chosen_is_asked_of_some_images(
             np.testing.assert_allclose(one / np.linalg.norm(one), other / np.linalg.norm(other), atol=1e-4)
 
 
-def test_many_labels_know_the_shares_better(shortest, monkeypatch, fmnist, tmp_path: Path):
-    """Where a single fold finds them, nothing is brought to them."""
+def test_the_folds_teachers_choose_and_teach_nothing(shortest, monkeypatch, fmnist, tmp_path: Path):
+    """Whatever they say, the last teacher is told the same by the experts."""
+    later_is_better(monkeypatch)
+    pool, told = pool_of(fmnist), []
+    as_it_is = arms.Arms.teacher
+
+    def teacher(self, hints, prior=None):
+        told.extend([hints["all"]] if "all" in hints else [])
+        return as_it_is(self, hints, prior)
+
+    monkeypatch.setattr(arms.Arms, "teacher", teacher)
+    fitted(pool, tmp_path / "a")
+    right = np.eye(10)[fmnist.train.labels[: len(pool.source)]]
+    monkeypatch.setattr(arms.SelfTrain, "_logits", lambda self, pool, part, seconds, rows: right + 0.01)
+    monkeypatch.setattr(arms.SelfTrain, "seconds_to_ask", lambda self, pool, part: 0.0)
+    fitted(pool, tmp_path / "b")
+    assert len(told) == 2
+    np.testing.assert_array_equal(*told)
+
+
+def test_a_single_fold_brings_nothing_to_the_shares(shortest, monkeypatch, fmnist, tmp_path: Path):
+    """Many labels know better; of few, in groups, it cannot tell."""
+    pool, shares, logs = pool_of(fmnist), np.linspace(0.15, 0.05, 10), np.log(np.full((400, 10), 0.1))
+
+    def brought(source: ArraySource, folder: str) -> np.ndarray:
+        made = Fit(Pool.of(source), FitSettings("supervised", 30.0), fit_views(1), tmp_path / folder, 0, Observer)
+        made.shares = shares
+        return made._brought_logs(logs)
+
+    three = softmax(brought(pool.source, "three"), axis=1)
+    np.testing.assert_allclose(three.mean(axis=0), shares, atol=1e-3)
+    groups = np.zeros(400, np.int64)  # of two patients, without the first of whom some class could not be learned
+    groups[pool.labelled[-5:]] = 1
+    in_groups = ArraySource(pool.source.images, pool.source.labels, pool.source.class_names, groups=groups)
+    assert brought(in_groups, "groups") is logs
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
-    made = Fit(pool_of(fmnist), FitSettings("supervised", 30.0), fit_views(1), tmp_path, 0, Observer)
-    made.shares, logs = np.linspace(0.15, 0.05, 10), np.log(np.full((400, 10), 0.1))
-    assert made._brought_logs(logs) is logs
+    assert brought(pool.source, "many") is logs
 
 
 def test_too_few_images_without_a_label_teach_nothing(shortest, fmnist, tmp_path: Path):
