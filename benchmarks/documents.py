@@ -292,6 +292,11 @@ def curve_table() -> str:
     return table(" | ".join(["labels", *strategies]), "r" * (len(strategies) + 1), lines)
 
 
+def took_another(found: list[dict[str, Any]]) -> bool:
+    """Whether in any of these rows; where the baseline was taken in all, it was only trained once more."""
+    return any(row["chosen"] != "supervised" for row in found)
+
+
 def labels_worth() -> str:
     """What the best strategy's labels are worth, a line for each number of them."""
     curve = grouped(label_rows("curve"), "strategy", "labels")
@@ -304,7 +309,7 @@ def labels_worth() -> str:
         scores = [(score, of) for (of, n), score in means.items() if n == labels]
         if len(scores) < 2:
             continue  # the others are not measured yet
-        score, best = max(scores)
+        score, best = max(of for of in scores if of[1] == "supervised" or took_another(curve[of[1], labels]))
         needed = float(f"{labels_needed(supervised, score):.2g}")  # no more digits than a few draws can tell
         worth = f"more than {max(supervised):,}" if needed == float("inf") else f"about {needed:,.0f}"
         if best == "supervised" or needed <= labels:
