@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabels.data.source import evenly_spaced
+from fewlabels.data.source import digest, evenly_spaced
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import Precision
 from fewlabels.evaluate import TRIED, outputs, seconds_an_image
@@ -94,8 +94,9 @@ class Arm:
         return self.lab.stages.array(f"{self.name}-{part}-of-{'all' if rows is None else 'some'}", said)
 
     def of_rows(self, pool: Pool, part: str, rows: np.ndarray) -> np.ndarray:
-        """Float32 [R, K] of these rows alone, by what has learned from the part already; they are not kept."""
-        return self._logits(pool, part, 0.0, rows)
+        """Float32 [R, K] of these rows alone, by what has learned from the part already."""
+        kept_as = f"{self.name}-{part}-of-{digest(rows.tobytes())[:8]}"
+        return self.lab.stages.array(kept_as, lambda: self._logits(pool, part, 0.0, rows))
 
     def asked(self, part: str) -> bool:
         """Whether it has been asked of all images."""

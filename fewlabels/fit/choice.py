@@ -33,7 +33,8 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
         # Of a rare class each image counts more, as it does in macro-F1.
         _, classes, counts = np.unique(tried[one].held_labels, return_inverse=True, return_counts=True)
         apart = sums_by_group(differs / counts[classes], tried[one].held_groups)
-        return float(np.sqrt(np.square(apart).sum()) / len(counts))
+        # One more is added that differs, since two that name the same few images right may be apart on others.
+        return float(np.sqrt(np.square(apart).sum() + np.square(1 / counts).mean()) / len(counts))
 
     counted = dict(scores)
     for name in ("probe", "finetune"):

@@ -1,6 +1,6 @@
 """What an arm says on folds of the labels, and several arms together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,6 +27,8 @@ class CrossFitted:
     """Of every image of the source by each fold, float32 [N, K]; nan of those that it was not asked of."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the experts that these logits are pooled from, and of ``RARE``."""
+    of_folds: Sequence[Mapping[str, float]] = ()
+    """The same for each fold, by what the others held out."""
 
     @cached_property
     def held(self) -> np.ndarray:
@@ -95,11 +97,13 @@ def pooled(experts: Mapping[str, CrossFitted]) -> CrossFitted:
         return dict(zip(experts, weights.tolist(), strict=True)) | {RARE: of_rare}
 
     by_all = weights_by(np.ones(len(fold_of), bool))
-    logits = []
-    for fold in range(len(first.parts)):
-        weights = by_all if len(first.parts) == 1 else weights_by(fold_of != fold)
-        logits.append(weighted({name: of.logits[fold] for name, of in experts.items()} | {RARE: rare}, weights))
-    return CrossFitted(first.pool, first.parts, logits, by_all)
+    folds = range(len(first.parts))
+    of_folds = [by_all if len(folds) == 1 else weights_by(fold_of != fold) for fold in folds]
+    logits = [
+        weighted({name: of.logits[fold] for name, of in experts.items()} | {RARE: rare}, of_folds[fold])
+        for fold in folds
+    ]
+    return CrossFitted(first.pool, first.parts, logits, by_all, of_folds)
 
 
 def weighted(logits: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:

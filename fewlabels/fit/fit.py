@@ -21,7 +21,7 @@ from fewlabels.errors import InputError
 from fewlabels.evaluate import outputs
 from fewlabels.fit.arms import Arms, FineTune, Lab, NetworkArm, Student, Supervised, placed
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
-from fewlabels.fit.choice import heard, is_right, preferred
+from fewlabels.fit.choice import SURE, heard, is_right, preferred
 from fewlabels.fit.cross_fit import NEVER, RARE, CrossFitted, cross_fit, of_known, pooled, weighted
 from fewlabels.fit.estimate import (
     Estimate,
@@ -210,25 +210,28 @@ class Fit:
 
     def _shares(self, folds: Sequence[np.ndarray]) -> np.ndarray:
         """Of the classes, float [K], among images of which the folds say these calibrated logits [N, K]."""
+        if not self._folds_tell:
+            return self.shares
         classes = np.unique(self.pool.labels)
-        shares = np.zeros(len(self.pool.source.class_names))
-        shares[classes] = 1 / len(classes)
-        if len(folds) > 1 or self.plan.known == "fold-0":  # a single one of few labels says nothing that is sure
-            shares[classes] = class_prior([softmax(logits[:, classes], axis=1) for logits in folds], shares[classes])
+        shares, equal = np.zeros(len(self.pool.source.class_names)), np.full(len(classes), 1 / len(classes))
+        shares[classes] = class_prior([softmax(logits[:, classes], axis=1) for logits in folds], equal)
         return shares
 
+    @property
+    def _folds_tell(self) -> bool:
+        """Whether they tell how frequent the classes are: a single one of few labels does not."""
+        return len(self.parts) > 1 or self.plan.known == "fold-0"
+
     def _on_some(self, fitted: CrossFitted, rows: np.ndarray) -> list[np.ndarray]:
-        """What each fold says of these rows without a label, float32 [R, K]; it may have been asked of all."""
-        if self.plan.teaches:
+        """What each fold says of these rows without a label, or of fewer, float32 [R, K]."""
+        if self.plan.teaches:  # they were asked of all
             return [logits[rows] for logits in fitted.logits]
-        said = []
-        for fold, places in enumerate(self.parts):
-            logits = {RARE: self._rare()}
-            for name in heard(fitted.weights):
-                self.plan.spend_on_asking(name, len(rows))
-                arm = self.arms.expert(name)
-                logits[name] = arm.of_rows(self._given.without(places), f"fold-{fold}", rows)
-            said.append(weighted(logits, fitted.weights))
+        names = heard({name: sum(weights[name] for weights in fitted.of_folds) for name in fitted.weights})
+        rows, said = rows[evenly_spaced(rows, self.plan.may_ask(names, len(rows)))], []
+        for fold, (places, weights) in enumerate(zip(self.parts, fitted.of_folds, strict=True)):
+            pool, part = self._given.without(places), f"fold-{fold}"
+            logits = {name: self.arms.expert(name).of_rows(pool, part, rows) for name in names}
+            said.append(weighted({**logits, RARE: self._rare()}, weights))
         return said
 
     def _chosen(self, tried: dict[str, CrossFitted]) -> Fitted:
@@ -263,7 +266,7 @@ class Fit:
         if name in TAUGHT:
             has_time = name == "selftrain" or self.plan.has_time_to_learn_from(name, heard(weights))
             return self._student(name, tried) if has_time else None
-        if self.without >= ENOUGH:
+        if self.without >= ENOUGH and self._folds_tell:
             # Networks take long to be asked: each fold of some others.
             self.shares = self._shares(self._on_some(tried[name], self._some[:: len(self.parts)]))
         part, seconds = self.plan.for_the_last(name)
@@ -297,7 +300,7 @@ class Fit:
         told = "committee" if name == "selftrain" else name
         on_some = {of: self._on_some(tried[of], self._some) for of in {told, name}}
         self.shares = self._shares(on_some[told])
-        judged = self._brought(tried[name], on_some[name])
+        judged, by_told = (self._brought(tried[of], on_some[of]) for of in (name, told))
         logs = self._brought_logs(self._logs(self._said(told, tried)))
         right = self._right(judged)
         asked = self.arms.expert("supervised").asked(plan.known)
@@ -316,13 +319,13 @@ class Fit:
         student = Student(self.arms.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
         network = student.train(pool, f"of-{name}", plan.for_a_student(name))
         pseudo_labels = self._tell_apart(logs)
-        learned = [("student", network, logs[kept].argmax(axis=1))]
-        learned += [("teacher", teacher, by_others)] if teacher else []
-        for who, network, told in learned:
+        learned = [("student", network, logs[kept].argmax(axis=1), right)]
+        learned += [("teacher", teacher, by_others, self._right(by_told))] if teacher else []
+        for who, network, others, least in learned:
             logits = outputs(network, self.pool.source.subset(kept))
-            agrees = float((logits.argmax(axis=1) == told).mean())
+            agrees = float((logits.argmax(axis=1) == others).mean())
             self._note(f"{who}: agrees with all before it on {agrees:.1%} of {len(kept):,} images it has not seen")
-            if agrees < right:
+            if agrees < least - SURE * math.sqrt(least * (1 - least) / len(kept)):  # few images may mislead
                 self._note(f"{who}: differs from them more often than they are wrong; the next best is taken")
             elif plan.known == "all":
                 lost = lost_by(logits.argmax(axis=1), np.exp(logs[kept]))

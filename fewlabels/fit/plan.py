@@ -35,6 +35,8 @@ ALONE = 3.0
 """Times its usual weight a network has where a part is held out alone; ``final``, which goes on from it, has less."""
 WORTH_IT = 0.25
 """Of that time: what a final training needs there, so that its rate rises and falls over some steps."""
+ASKED = 1 / 20
+"""Of the budget: what asking may take that tells how frequent the classes are."""
 BESIDE = 1 / 2
 """Of the time of a final training there: what fine-tuning may take beside the baseline."""
 
@@ -135,10 +137,17 @@ class Plan:
         if self._stages.planned:
             self.budget.kept = max(0.0, self.budget.kept - self._asking([expert], self.teaches))
 
-    def spend_on_asking(self, name: str, images: int) -> None:
-        """What a plan pays when an expert is asked of so many images; a clock needs not be told."""
-        if self._stages.planned:
-            self.budget.spend(self._to_ask(self.arms.expert(name), images))
+    def may_ask(self, names: Sequence[str], images: int) -> int:
+        """How many of so many images these experts are asked of, each on its folds, beside what they are tried on."""
+
+        def seconds() -> np.ndarray:
+            pool, experts = self.pool_of("fold-0"), map(self.arms.expert, names)
+            return np.array(sum(arm.seconds_to_ask(pool, "fold-0") for arm in experts) / len(pool.source))
+
+        of_an_image = len(self.parts) * float(self._stages.array(f"time-to-ask-{'-and-'.join(names)}", seconds))
+        number = min(images, max(1, int(ASKED * self.settings.budget / max(of_an_image, 1e-12))))
+        self.budget.spend(number * of_an_image)
+        return number
 
     def for_the_last(self, name: str) -> tuple[str, float]:
         """The part of the labels that a network is taken of, and its seconds."""

@@ -229,6 +229,39 @@ def test_a_teacher_with_the_right_backbone_is_taken_where_the_student_has_forgot
     assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
 
 
+def test_a_teacher_need_not_agree_with_who_knows_less(short, monkeypatch, fmnist, tmp_path: Path):
+    """It is told by the committee, which is more often wrong than teachers and committee together."""
+    later_is_better(monkeypatch)
+    monkeypatch.setattr(arms.Student, "train", untrained)
+    monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.999 if "teachers" in fitted.weights else 0.5)
+    monkeypatch.setitem(STEPS, "selftrain", 60)
+    made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
+    assert made.strategy == "selftrain"
+    assert "teacher: agrees" in made.said[-2]
+
+
+@pytest.mark.parametrize(("others", "strategy"), [(1, "selftrain"), (4, "supervised")])
+def test_a_student_is_not_refused_for_one_image_of_few(others, strategy, shortest, monkeypatch, fmnist, tmp_path: Path):
+    """Of thirty one is more than one in fifty, but may be chance."""
+    later_is_better(monkeypatch)
+    said, tell = [], Fit._tell_apart
+    monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.98)
+    monkeypatch.setattr(
+        Fit, "_tell_apart", lambda self, logs: said.append((self._looked_at(), logs)) or tell(self, logs)
+    )
+
+    def nearly_the_same(network, source):
+        kept, logs = said[-1]
+        logits = np.eye(10)[logs[kept].argmax(axis=1)]
+        logits[:others] = np.roll(logits[:others], 1, axis=1)
+        return logits
+
+    monkeypatch.setattr(fit, "outputs", nearly_the_same)
+    made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain", teacher="small")
+    assert len(said[-1][0]) == 30
+    assert made.strategy == strategy
+
+
 def test_a_student_has_some_time_however_late_it_is(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
     monkeypatch.setattr(Budget, "share", lambda self, weight, *_: 0.0)
@@ -284,17 +317,27 @@ def test_what_is_learned_of_images_has_the_shares_that_were_found(shortest, monk
 def test_without_a_teacher_each_fold_of_what_is_chosen_is_asked_of_some_images(
     shortest, monkeypatch, fmnist, tmp_path: Path
 ):
-    """What it says of those that it held out was said before, but for a temperature."""
+    """What it says of those that it held out was said before."""
     monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
     pool = pool_of(fmnist)
     work = Fit(pool, FitSettings(budget=30.0), fit_views(1), tmp_path, 0, Observer)
     tried = work._try_arms()
-    for name in ("supervised", "kernel"):
+    for name in ("supervised", "kernel", "committee"):
         for fold, places in enumerate(work.parts):
             held = pool.labelled[places]
-            said = [work._on_some(tried[name], held)[fold], tried[name].logits[fold][held]]
-            one, other = (of - of.mean(axis=1, keepdims=True) for of in said)
-            np.testing.assert_allclose(one / np.linalg.norm(one), other / np.linalg.norm(other), atol=1e-4)
+            np.testing.assert_allclose(
+                work._on_some(tried[name], held)[fold], tried[name].logits[fold][held], atol=1e-4
+            )
+
+
+def test_what_tells_how_frequent_classes_are_takes_a_part_of_the_budget(fmnist, tmp_path: Path):
+    pool, paces = pool_of(fmnist), {"supervised": 1.0, "image": 0.01}
+    made = Fit(pool, FitSettings("supervised", 600.0), fit_views(1), tmp_path, 0, Observer, paces=paces)
+    made.plan.budget.kept = 0.0
+    before = made.plan.budget.part(float("inf"))
+    assert made.plan.may_ask(["supervised"], 100) == 100
+    assert before - made.plan.budget.part(float("inf")) == pytest.approx(100 * 6 * 3 * 0.01)
+    assert made.plan.may_ask(["supervised"], 2000) == 166  # which take 30 seconds
 
 
 def test_the_folds_teachers_choose_and_teach_nothing(shortest, monkeypatch, fmnist, tmp_path: Path):
@@ -332,6 +375,9 @@ def test_a_single_fold_brings_nothing_to_the_shares(shortest, monkeypatch, fmnis
     groups[pool.labelled[-5:]] = 1
     in_groups = ArraySource(pool.source.images, pool.source.labels, pool.source.class_names, groups=groups)
     assert brought(in_groups, "groups") is logs
+    alone = Fit(Pool.of(in_groups), FitSettings("supervised", 30.0), fit_views(1), tmp_path / "alone", 0, Observer)
+    alone.shares = shares
+    assert alone._shares([logs]) is shares
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
     assert brought(pool.source, "many") is logs
 
@@ -435,6 +481,7 @@ def test_a_fit_that_is_done_trains_nothing_more_however_little_time_is_left(shor
     pool = pool_of(fmnist)
     first = fitted(pool, tmp_path, strategy="supervised")
     monkeypatch.setattr(Budget, "share", lambda self, weight, *_: 0.0)
+    monkeypatch.setattr(arms, "outputs", None)  # nor is it asked
     again = fitted(pool, tmp_path, strategy="supervised")
     assert not (tmp_path / "stages" / "supervised-all.safetensors").is_file()
     assert same(again.network, first.network)
@@ -736,6 +783,14 @@ def test_self_training_is_preferred_within_a_standard_error(wrong, first):
     scores = {"supervised": 0.5, "committee": 0.9, "selftrain": 0.9 - wrong / 100}
     assert preferred(scores, {name: hundred(of) for name, of in errors.items()})[0] == first
     assert preferred({"supervised": 0.5, "committee": 0.9}, {})[0] == "committee"
+
+
+@pytest.mark.parametrize(("score", "first"), [(0.895, "selftrain"), (0.88, "committee")])
+def test_two_that_name_the_same_images_right_may_differ_on_another(score, first):
+    """Who takes the wrong ones for what decides macro-F1, and is no reason."""
+    scores = {"supervised": 0.5, "committee": 0.9, "selftrain": score}
+    tried = {"supervised": hundred(range(50)), "committee": hundred(range(10)), "selftrain": hundred(range(10))}
+    assert preferred(scores, tried)[0] == first
 
 
 @pytest.mark.parametrize(("wrong", "first"), [(4, "committee"), (24, "propagate")])
