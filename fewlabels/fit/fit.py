@@ -198,7 +198,7 @@ class Fit:
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
         committee = tried["committee"]
         hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
-        self.shares = self._shares([logits[self._some] for logits in committee.logits])
+        self.shares = self._shares(self._on_some(committee, self._some))
         arm = self.arms.teacher(hints, self.shares)
         seconds = partial(self.plan.share, arm, WEIGHTS["selftrain"], len(self.pool.source))
         teachers = cross_fit(arm, self.pool, self.parts, seconds)
@@ -224,6 +224,8 @@ class Fit:
 
     def _on_some(self, fitted: CrossFitted, rows: np.ndarray) -> list[np.ndarray]:
         """What each fold says of these rows without a label, or of fewer, float32 [R, K]."""
+        if not self._folds_tell:  # nor are they asked
+            return []
         if self.plan.teaches:  # they were asked of all
             return [logits[rows] for logits in fitted.logits]
         names = heard({name: sum(weights[name] for weights in fitted.of_folds) for name in fitted.weights})
@@ -266,7 +268,7 @@ class Fit:
         if name in TAUGHT:
             has_time = name == "selftrain" or self.plan.has_time_to_learn_from(name, heard(weights))
             return self._student(name, tried) if has_time else None
-        if self.without >= ENOUGH and self._folds_tell:
+        if self.without >= ENOUGH:
             # Networks take long to be asked: each fold of some others.
             self.shares = self._shares(self._on_some(tried[name], self._some[:: len(self.parts)]))
         part, seconds = self.plan.for_the_last(name)
@@ -300,27 +302,27 @@ class Fit:
         told = "committee" if name == "selftrain" else name
         on_some = {of: self._on_some(tried[of], self._some) for of in {told, name}}
         self.shares = self._shares(on_some[told])
-        judged, by_told = (self._brought(tried[of], on_some[of]) for of in (name, told))
+        judged = self._brought(tried[name], on_some[name])
         logs = self._brought_logs(self._logs(self._said(told, tried)))
         right = self._right(judged)
         asked = self.arms.expert("supervised").asked(plan.known)
         start = self._network("supervised", plan.known if asked else "fold-0", 0.0)
-        by_others = logs[kept].argmax(axis=1)
-        teacher = None
+        learned: list[tuple[str, Classifier, np.ndarray, float]] = []
         if name == "selftrain":
             arm = self.arms.teacher({"all": logs}, self.shares)
             logits = arm.logits(pool, "all", plan.for_a_teacher(arm, len(pool.source)))
             plan.budget.kept = 0.0
             if self.settings.teacher == self.settings.backbone:
-                teacher = start = arm.train(pool, "all", 0.0)
+                start = arm.train(pool, "all", 0.0)
+                who_told = self._brought(tried[told], on_some[told])
+                learned.append(("teacher", start, logs[kept].argmax(axis=1), self._right(who_told)))
             logs = log_softmax(logits / temperature_for(logits[kept], right), axis=1) + logs
             logs = self._brought_logs(log_softmax(logs / temperature_for(logs[kept], right), axis=1))
         rows = pool.unlabelled
         student = Student(self.arms.lab, self.settings.backbone, rows, softmax(logs[rows], axis=1), start)
         network = student.train(pool, f"of-{name}", plan.for_a_student(name))
         pseudo_labels = self._tell_apart(logs)
-        learned = [("student", network, logs[kept].argmax(axis=1), right)]
-        learned += [("teacher", teacher, by_others, self._right(by_told))] if teacher else []
+        learned.insert(0, ("student", network, logs[kept].argmax(axis=1), right))
         for who, network, others, least in learned:
             logits = outputs(network, self.pool.source.subset(kept))
             agrees = float((logits.argmax(axis=1) == others).mean())

@@ -141,8 +141,9 @@ class Plan:
         """How many of so many images these experts are asked of, each on its folds, beside what they are tried on."""
 
         def seconds() -> np.ndarray:
-            pool, experts = self.pool_of("fold-0"), map(self.arms.expert, names)
-            return np.array(sum(arm.seconds_to_ask(pool, "fold-0") for arm in experts) / len(pool.source))
+            pool = self.pool_of("fold-0")
+            of_all = sum(self.arms.expert(name).seconds_to_ask(pool, "fold-0") for name in names)
+            return np.array(of_all / len(pool.source))
 
         of_an_image = len(self.parts) * float(self._stages.array(f"time-to-ask-{'-and-'.join(names)}", seconds))
         number = min(images, max(1, int(ASKED * self.settings.budget / max(of_an_image, 1e-12))))
