@@ -168,8 +168,6 @@ class Fit:
         plan = self.plan
         tried: dict[str, CrossFitted] = {}
         said: dict[str, CrossFitted] = {}
-        # Teachers need a word on all images, from every fold.
-        images = len(self.pool.source) if plan.teaches else float(np.mean([len(part) for part in self.parts]))
         for name in plan.in_order():
             if name == "supervised":
                 plan.divide()
@@ -178,12 +176,14 @@ class Fit:
                 plan.leave_out(name)
                 continue
             arm = self.arms.expert(name)
+            of_all = plan.is_asked_of_all(name)
+            images = len(self.pool.source) if of_all else float(np.mean([len(part) for part in self.parts]))
             seconds = partial(plan.share, arm, plan.on_a_fold(name), images)
-            said[name] = cross_fit(arm, self.pool, self.parts, seconds, plan.teaches)
+            said[name] = cross_fit(arm, self.pool, self.parts, seconds, of_all)
             self._tell(name, tried, pooled({name: said[name]}))
-        tried, said = ({name: of[name] for name in plan.experts} for of in (tried, said))
+        tried = {name: tried[name] for name in plan.experts}
         if plan.together:
-            self._tell("committee", tried, pooled(said))
+            self._tell("committee", tried, pooled({name: said[name] for name in plan.committee}))
         if plan.teaches:
             self._self_train(tried)
         plan.budget.kept = 0.0
@@ -226,8 +226,8 @@ class Fit:
         """What each fold says of these rows without a label, or of fewer, float32 [R, K]."""
         if not self._folds_tell:  # nor are they asked
             return []
-        if self.plan.teaches:  # they were asked of all
-            return [logits[rows] for logits in fitted.logits]
+        if self.plan.teaches and np.isfinite(of_rows := [logits[rows] for logits in fitted.logits]).all():
+            return of_rows  # they were asked of all images
         names = heard({name: sum(weights[name] for weights in fitted.of_folds) for name in fitted.weights})
         rows, said = rows[evenly_spaced(rows, self.plan.may_ask(names, len(rows)))], []
         for fold, (places, weights) in enumerate(zip(self.parts, fitted.of_folds, strict=True)):

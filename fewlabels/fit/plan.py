@@ -95,6 +95,20 @@ class Plan:
         """Of the labels that have this name."""
         return self.pool.without(self.parts[0]) if part == "fold-0" else self.pool
 
+    @property
+    def committee(self) -> list[str]:
+        """The experts that are asked together.
+
+        Few labels held out give a network of fresh weights too much of a say: there it is the baseline and a student's
+        start alone.
+        """
+        too_few = self.known == "all" and "propagate" in self.experts
+        return [name for name in self.experts if not (too_few and name == "supervised")]
+
+    def is_asked_of_all(self, expert: str) -> bool:
+        """Whether a fold asks it of all images, or of those that are held out: teachers need a word on all."""
+        return self.teaches and expert in self.committee
+
     def in_order(self) -> list[str]:
         """The experts as they are tried: first what takes what it takes, so that the others share what is left."""
         return sorted(self.experts, key=TRAINED.__contains__)
@@ -301,14 +315,14 @@ class Plan:
 
     def _asking(self, experts: list[str], teaches: bool) -> float:
         """Seconds of a plan to ask them, and teachers, on the folds."""
-        of_all = len(self.parts) * len(self.pool.source)
-        images = of_all if teaches else sum(map(len, self.parts))
-        seconds = sum(self._to_ask(self.arms.expert(name), images) for name in experts)
+        of_all, of_parts = len(self.parts) * len(self.pool.source), sum(map(len, self.parts))
+        asked = {name: of_all if teaches and name in self.committee else of_parts for name in experts}
+        seconds = sum(self._to_ask(self.arms.expert(name), images) for name, images in asked.items())
         return seconds + (self._to_ask(self.arms.teacher({}), of_all) if teaches else 0.0)
 
     def _total_weight(self, teaches: bool) -> float:
         folds = sum(self.on_a_fold(name) for name in self.experts if not self._is_late(name))
-        once = self._of_student(teaches) + sum(map(self.once_more, self.experts)) if self.together else 0.0
+        once = self._of_student(teaches) + sum(map(self.once_more, self.committee)) if self.together else 0.0
         if self.known != "all" or not self.together:
             once += self._of_last()
         if teaches:
