@@ -214,7 +214,9 @@ class Fit:
             return self.shares
         classes = np.unique(self.pool.labels)
         shares, equal = np.zeros(len(self.pool.source.class_names)), np.full(len(classes), 1 / len(classes))
-        shares[classes] = class_prior([softmax(logits[:, classes], axis=1) for logits in folds], equal)
+        said = [softmax(logits[:, classes], axis=1) for logits in folds]
+        # Of few labels expectation maximisation goes astray; its first step does not go far.
+        shares[classes] = np.mean(said, axis=(0, 1)) if self.plan.few else class_prior(said, equal)
         return shares
 
     @property
@@ -397,19 +399,23 @@ class Fit:
         logs: np.ndarray = log_softmax(of_known(logits, self.pool.labels), axis=1)
         return logs
 
+    @property
+    def _brings(self) -> bool:
+        return len(self.parts) > 1 and not self.plan.few
+
     def _brought(self, fitted: CrossFitted, on_some: list[np.ndarray]) -> CrossFitted:
         """What the folds say, classes as frequent among images without a label as they are taken to be.
 
-        Not of many labels: who has learned from them knows it better. Nor of a single fold of few: it cannot tell.
+        Not of many labels: who has learned from them knows it better. Nor of few, who do not tell it well enough.
         """
-        if len(self.parts) == 1:
+        if not self._brings:
             return fitted
         pairs = zip(fitted.logits, on_some, strict=True)
         return replace(fitted, logits=[logits + shift_to(self.shares, some) for logits, some in pairs])
 
     def _brought_logs(self, logs: np.ndarray) -> np.ndarray:
         """The same of log-probabilities of all images."""
-        if len(self.parts) == 1:
+        if not self._brings:
             return logs
         brought: np.ndarray = log_softmax(logs + shift_to(self.shares, logs[self._some]), axis=1)
         return brought

@@ -96,6 +96,11 @@ class Plan:
         return self.pool.without(self.parts[0]) if part == "fold-0" else self.pool
 
     @property
+    def few(self) -> bool:
+        """Whether labels are so few that they are propagated."""
+        return len(self.pool.labelled) <= FEW * len(np.unique(self.pool.labels))
+
+    @property
     def committee(self) -> list[str]:
         """The experts that are asked together.
 
@@ -210,13 +215,12 @@ class Plan:
     def _experts(self) -> list[str]:
         wish, pretrained = self.settings.strategy, self.settings.start_from is not None
         all_of_them = wish in ("auto", "selftrain")
-        few = len(self.pool.labelled) <= FEW * len(np.unique(self.pool.labels))
         fits = {
             "supervised": True,
             "probe": all_of_them and pretrained,
             "finetune": all_of_them and pretrained,
             "kernel": self.together,
-            "propagate": self.together and few and len(self.pool.source) <= COMPARED,
+            "propagate": self.together and self.few and len(self.pool.source) <= COMPARED,
         }
         return [name for name, wanted in fits.items() if wanted or name == wish]
 

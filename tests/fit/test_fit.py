@@ -299,8 +299,9 @@ def test_how_frequent_the_classes_are_is_told_by_the_images_without_a_label(shor
 
 
 def test_what_is_learned_of_images_has_the_shares_that_were_found(shortest, monkeypatch, fmnist, tmp_path: Path):
-    """And so have they who are judged on labels held out."""
+    """And so have they who are judged on labels held out; where labels are not few."""
     later_is_better(monkeypatch)
+    monkeypatch.setattr("fewlabels.fit.plan.FEW", 9)
     shares, learned, judged = np.linspace(0.15, 0.05, 10), [], []
     monkeypatch.setattr(fit, "class_prior", lambda folds, learned_from: shares)
     monkeypatch.setattr(Fit, "_tell_apart", lambda self, logs: learned.append(logs) or {})
@@ -388,8 +389,23 @@ def test_the_folds_teachers_choose_and_teach_nothing(shortest, monkeypatch, fmni
     np.testing.assert_array_equal(*told)
 
 
-def test_a_single_fold_brings_nothing_to_the_shares(shortest, monkeypatch, fmnist, tmp_path: Path):
-    """Many labels know better; of few, in groups, it cannot tell."""
+def test_of_few_labels_the_shares_are_what_is_said_on_average(shortest, monkeypatch, fmnist, tmp_path: Path):
+    """Expectation maximisation would go on from there."""
+    pool = pool_of(fmnist)
+    folds = [np.log(np.random.default_rng(fold).dirichlet(np.linspace(2, 1, 10), 300)) for fold in range(3)]
+    mean, found = np.mean([np.exp(logs) for logs in folds], axis=(0, 1)), {}
+    for few in (10, 9):  # labels a class
+        monkeypatch.setattr("fewlabels.fit.plan.FEW", few)
+        work = Fit(pool, FitSettings("supervised", 30.0), fit_views(1), tmp_path / str(few), 0, Observer)
+        found[few] = work._shares(folds)
+    np.testing.assert_allclose(found[10], mean)
+    assert found[9][0] > mean[0] + 0.03
+
+
+def test_neither_few_labels_nor_a_single_fold_bring_anything_to_the_shares(
+    shortest, monkeypatch, fmnist, tmp_path: Path
+):
+    """Many labels know better; few, or a part of them in groups, cannot tell."""
     pool, shares, logs = pool_of(fmnist), np.linspace(0.15, 0.05, 10), np.log(np.full((400, 10), 0.1))
 
     def brought(source: ArraySource, folder: str) -> np.ndarray:
@@ -397,6 +413,8 @@ def test_a_single_fold_brings_nothing_to_the_shares(shortest, monkeypatch, fmnis
         made.shares = shares
         return made._brought_logs(logs)
 
+    assert brought(pool.source, "few") is logs
+    monkeypatch.setattr("fewlabels.fit.plan.FEW", 9)
     three = softmax(brought(pool.source, "three"), axis=1)
     np.testing.assert_allclose(three.mean(axis=0), shares, atol=1e-3)
     groups = np.zeros(400, np.int64)  # of two patients, without the first of whom some class could not be learned
