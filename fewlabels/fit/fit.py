@@ -79,8 +79,8 @@ class Made(NamedTuple):
     learned_more: bool = True
     """Whether it, or who taught it, knows labels that the folds' networks did not."""
     judged: CrossFitted | None = None
-    """What is said of labels held out: by itself, where it has not learned them, else by those before it, brought to
-    the shares of the classes as what it learned was; None: as was tried."""
+    """What is said of labels held out: by itself, where it has not learned them, else by those before it, where what
+    it learned was brought to the shares of the classes brought to them, too; None: as was tried."""
 
 
 class Fit:
@@ -216,7 +216,8 @@ class Fit:
         shares, equal = np.zeros(len(self.pool.source.class_names)), np.full(len(classes), 1 / len(classes))
         said = [softmax(logits[:, classes], axis=1) for logits in folds]
         # Of few labels expectation maximisation goes astray; its first step does not go far.
-        shares[classes] = np.mean(said, axis=(0, 1)) if self.plan.few else class_prior(said, equal)
+        mean = np.mean(said, axis=(0, 1), dtype=np.float64)
+        shares[classes] = mean / mean.sum() if self.plan.few else class_prior(said, equal)
         return shares
 
     @property
@@ -406,7 +407,8 @@ class Fit:
     def _brought(self, fitted: CrossFitted, on_some: list[np.ndarray]) -> CrossFitted:
         """What the folds say, classes as frequent among images without a label as they are taken to be.
 
-        Not of many labels: who has learned from them knows it better. Nor of few, who do not tell it well enough.
+        Not of many labels: who has learned from them knows it better. Nor of few, or of a single fold in groups: they
+        do not tell it well enough.
         """
         if not self._brings:
             return fitted

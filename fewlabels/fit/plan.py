@@ -21,7 +21,7 @@ WEIGHTS = {
 TRAINED = ("supervised", "finetune")
 """What takes the time that it is given."""
 FEW = 50
-"""Labels a class up to which they are also propagated."""
+"""Labels a class up to which they are also propagated, and tell little about how frequent classes are."""
 ENOUGH = 200
 """Images without a label from which on they are learned from, and tell how frequent the classes are."""
 DEAR = 1 / 2
@@ -97,7 +97,7 @@ class Plan:
 
     @property
     def few(self) -> bool:
-        """Whether labels are so few that they are propagated."""
+        """Whether labels are so few that they may be propagated."""
         return len(self.pool.labelled) <= FEW * len(np.unique(self.pool.labels))
 
     @property
@@ -150,11 +150,13 @@ class Plan:
 
     def leave_out(self, expert: str) -> None:
         """It is not tried after all; what was planned for it is for others."""
+        if self._stages.planned:
+            others = [name for name in self.experts if name != expert]
+            asking = self._asking(self.experts, self.teaches) - self._asking(others, self.teaches)
+            self.budget.kept = max(0.0, self.budget.kept - asking)
         self.experts.remove(expert)
         if not self._is_late(expert):
             self.budget.forgo(self.on_a_fold(expert))
-        if self._stages.planned:
-            self.budget.kept = max(0.0, self.budget.kept - self._asking([expert], self.teaches))
 
     def may_ask(self, names: Sequence[str], images: int) -> int:
         """How many of so many images these experts are asked of, each on its folds, beside what they are tried on."""
@@ -173,7 +175,7 @@ class Plan:
         """The part of the labels that a network is taken of, and its seconds."""
         left = float(self._stages.array(f"{name}-left", lambda: np.array(self.budget.share(math.inf))))
         on_a_fold = self._divided * self.on_a_fold(name) / self._total_weight(self.teaches)
-        # Where too little time is left, a network is taken that is asked beside others.
+        # Where too little time is left, one that was asked beside others is taken, or has what it had on a fold.
         worth_it = on_a_fold * (WORTH_IT if self.known == "fold-0" else 1.0)
         return ("final", left) if left > worth_it else (self.known, on_a_fold)
 

@@ -276,7 +276,7 @@ def test_a_student_has_some_time_however_late_it_is(short, monkeypatch, fmnist, 
     assert given == {"of-selftrain": pytest.approx(336 * 2 / 36.6)}  # its part
 
 
-def test_where_no_time_is_left_what_was_asked_of_all_labels_is_taken(shortest, monkeypatch, fmnist, tmp_path: Path):
+def test_where_no_time_is_left_the_baseline_has_what_a_fold_had(shortest, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
     monkeypatch.setattr(arms.Student, "train", untrained)
     monkeypatch.setattr(Budget, "share", lambda self, weight, *_: 0.0)
@@ -397,8 +397,9 @@ def test_of_few_labels_the_shares_are_what_is_said_on_average(shortest, monkeypa
     for few in (10, 9):  # labels a class
         monkeypatch.setattr("fewlabels.fit.plan.FEW", few)
         work = Fit(pool, FitSettings("supervised", 30.0), fit_views(1), tmp_path / str(few), 0, Observer)
-        found[few] = work._shares(folds)
-    np.testing.assert_allclose(found[10], mean)
+        found[few] = work._shares([logs.astype(np.float32) for logs in folds])
+    np.testing.assert_allclose(found[10], mean, rtol=1e-5)
+    assert found[10].sum() == pytest.approx(1, abs=1e-12)  # else images cannot be drawn by them
     assert found[9][0] > mean[0] + 0.03
 
 
@@ -948,6 +949,24 @@ def test_what_was_planned_for_finetuning_that_is_left_out_is_for_others(shortest
     assert plan.budget.part(4.0) == pytest.approx(95 * 4 / 9.5)
     plan.leave_out("finetune")
     assert plan.budget.part(4.0) == pytest.approx(95 * 4 / 8.5)
+
+
+def test_what_was_kept_for_asking_finetuning_that_is_left_out_is_for_others(
+    shortest, monkeypatch, fmnist, tmp_path: Path
+):
+    """Of all images, in six views; what teachers are asked is still kept."""
+    monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    monkeypatch.setattr(arms.Supervised, "at_most", 1)
+    weights = tmp_path / "backbone.safetensors"
+    save_backbone(ArticleBackbone(), weights, "article")
+    paces = {"supervised": 1.0, "finetune": 1.0, "selftrain": 0.1, "student": 1.0, "features": 0.0, "kernel": 0.0}
+    paces |= {"image": 1e-3, "teacher": 1e-3}
+    settings = FitSettings(budget=600.0, start_from=str(weights), teacher="article")
+    plan = Fit(pool_of(fmnist), settings, fit_views(1), tmp_path / "fit", 0, Observer, paces=paces).plan
+    assert plan.teaches
+    kept = plan.budget.kept
+    plan.leave_out("finetune")
+    assert kept - plan.budget.kept == pytest.approx(400 * 6 * 1e-3)
 
 
 @pytest.mark.parametrize(("name", "part"), [("committee", 4 / 5), ("selftrain", 2 / 3)])
