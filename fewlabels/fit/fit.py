@@ -176,7 +176,7 @@ class Fit:
                 plan.leave_out(name)
                 continue
             arm = self.arms.expert(name)
-            of_all = plan.is_asked_of_all(name)
+            of_all = plan.is_asked_of_all(name, plan.teaches)
             images = len(self.pool.source) if of_all else float(np.mean([len(part) for part in self.parts]))
             seconds = partial(plan.share, arm, plan.on_a_fold(name), images)
             said[name] = cross_fit(arm, self.pool, self.parts, seconds, of_all)
@@ -213,11 +213,13 @@ class Fit:
         if not self._folds_tell:
             return self.shares
         classes = np.unique(self.pool.labels)
-        shares, equal = np.zeros(len(self.pool.source.class_names)), np.full(len(classes), 1 / len(classes))
+        shares = np.zeros(len(self.pool.source.class_names))
         said = [softmax(logits[:, classes], axis=1) for logits in folds]
-        # Of few labels expectation maximisation goes astray; its first step does not go far.
-        mean = np.mean(said, axis=(0, 1), dtype=np.float64)
-        shares[classes] = mean / mean.sum() if self.plan.few else class_prior(said, equal)
+        if self.plan.few:  # expectation maximisation goes astray; its first step does not go far
+            mean = np.mean(said, axis=(0, 1), dtype=np.float64)
+            shares[classes] = mean / mean.sum()
+        else:
+            shares[classes] = class_prior(said, np.full(len(classes), 1 / len(classes)))
         return shares
 
     @property
@@ -402,6 +404,7 @@ class Fit:
 
     @property
     def _brings(self) -> bool:
+        """Whether what is said is brought to the shares of the classes."""
         return len(self.parts) > 1 and not self.plan.few
 
     def _brought(self, fitted: CrossFitted, on_some: list[np.ndarray]) -> CrossFitted:

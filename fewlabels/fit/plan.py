@@ -110,9 +110,9 @@ class Plan:
         too_few = self.known == "all" and "propagate" in self.experts
         return [name for name in self.experts if not (too_few and name == "supervised")]
 
-    def is_asked_of_all(self, expert: str) -> bool:
+    def is_asked_of_all(self, expert: str, teaches: bool) -> bool:
         """Whether a fold asks it of all images, or of those that are held out: teachers need a word on all."""
-        return self.teaches and expert in self.committee
+        return teaches and expert in self.committee
 
     def in_order(self) -> list[str]:
         """The experts as they are tried: first what takes what it takes, so that the others share what is left."""
@@ -322,7 +322,7 @@ class Plan:
     def _asking(self, experts: list[str], teaches: bool) -> float:
         """Seconds of a plan to ask them, and teachers, on the folds."""
         of_all, of_parts = len(self.parts) * len(self.pool.source), sum(map(len, self.parts))
-        asked = {name: of_all if teaches and name in self.committee else of_parts for name in experts}
+        asked = {name: of_all if self.is_asked_of_all(name, teaches) else of_parts for name in experts}
         seconds = sum(self._to_ask(self.arms.expert(name), images) for name, images in asked.items())
         return seconds + (self._to_ask(self.arms.teacher({}), of_all) if teaches else 0.0)
 
