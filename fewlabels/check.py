@@ -17,12 +17,13 @@ from torch.nn import functional as F
 
 from fewlabels.data.arrays import ARRAYS, arrays_listed
 from fewlabels.data.dataset import FASHION_MNIST, decoded_folder, existing
-from fewlabels.data.decoded import CHUNK, WORKERS_FROM, Told, decoded_images, workers
+from fewlabels.data.decoded import CHUNK, Told, decoded_images
 from fewlabels.data.facts import Facts, facts_of, facts_of_array
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.listing import Listing, listed
 from fewlabels.data.source import UNLABELLED, ArraySource
 from fewlabels.data.twins import twins, twins_within
+from fewlabels.data.workers import WORKERS_FROM, workers
 from fewlabels.fit.doubt import doubtful
 from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.outliers import outliers

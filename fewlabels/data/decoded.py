@@ -3,13 +3,11 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +25,7 @@ from fewlabels.data.form import (
 )
 from fewlabels.data.listing import Listing
 from fewlabels.data.source import ArraySource, digest, evenly_spaced
+from fewlabels.data.workers import WORKERS_FROM, workers
 from fewlabels.errors import InputError
 from fewlabels.files import explained, writable_folder, write_json, written_whole
 from fewlabels.records import usable_cores
@@ -37,8 +36,6 @@ LAYOUT = 4
 """Of what is kept; another is kept beside it."""
 CHUNK = 500
 """Images that a process decodes at a time; what is whole is not decoded again."""
-WORKERS_FROM = 2000
-"""Images from which several processes are worth their start."""
 
 Told = Callable[[int, int], None]
 """Progress: images done, of how many."""
@@ -160,29 +157,6 @@ def _done(
                 yield start, len(left.pop(start)), *found
     for start, items in left.items():
         yield start, len(items), *write_formed(file, form, start, items)
-
-
-@contextmanager
-def workers() -> Iterator[ProcessPoolExecutor]:
-    """As many processes as there are cores; what has not begun when the block ends is not done."""
-    # Spawned, as on Windows and macOS: a forked process would inherit torch's threads half alive.
-    pool = ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn"), initializer=_end_with_parent)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = parent_process()
-    assert parent is not None  # this runs in a worker
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 def _stamp(item: str | bytes) -> tuple[int, int] | str:

@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -183,10 +182,11 @@ def test_where_nothing_can_be_read_this_is_told(tmp_path: Path):
 SCRIPT = """
 import multiprocessing, sys
 from pathlib import Path
-from fewlabels.data import decoded
-from fewlabels.data.listing import listed
 
 def decode():
+    from fewlabels.data import decoded
+    from fewlabels.data.listing import listed
+
     decoded.WORKERS_FROM, decoded.CHUNK = 0, 16
     decoded.usable_cores = lambda: 2
     found = decoded.decoded_images(listed(Path(sys.argv[1])), Path(sys.argv[2]))
@@ -195,9 +195,10 @@ def decode():
 """
 
 
-@pytest.mark.parametrize("start", ["if __name__ == '__main__':\n    decode()", "decode()"])
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_scripts_of_users_may_decode(fmnist, tmp_path: Path, start, method):
+@pytest.mark.parametrize(
+    ("method", "start"), [("spawn", "if __name__ == '__main__':\n    decode()"), ("forkserver", "decode()")]
+)
+def test_scripts_of_users_may_decode(fmnist, tmp_path: Path, method, start):
     photos = written(fmnist, tmp_path / "photos")
     script = tmp_path / "script.py"
     script.write_text(f"{SCRIPT}\nmultiprocessing.set_start_method({method!r}, force=True)\n{start}\n")
@@ -205,39 +206,6 @@ def test_scripts_of_users_may_decode(fmnist, tmp_path: Path, start, method):
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == ["60", str(int(fmnist.train.images[:60].astype(int).sum()))]
-
-
-PARENT = """
-import sys, time
-from fewlabels.data import decoded
-
-if __name__ == "__main__":
-    with decoded.workers() as pool:
-        pool.submit(int).result()
-        print(*pool._processes, flush=True)
-        time.sleep(60)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="other signals there")
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path):
-    (tmp_path / "parent.py").write_text(PARENT)
-    with subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE) as running:
-        workers = [int(word) for word in running.stdout.readline().split()]
-        assert all(map(is_there, workers)), workers
-        running.kill()
-    deadline = time.monotonic() + 20
-    while any(map(is_there, workers)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(is_there, workers))
-
-
-def is_there(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2] if Path("/proc").exists() else True
 
 
 def test_a_folder_like_another_is_not_taken_for_it(fmnist, tmp_path: Path):

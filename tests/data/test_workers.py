@@ -1,0 +1,55 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fewlabels.data.facts import facts_of
+from fewlabels.data.form import Form, write_formed
+from fewlabels.data.workers import workers
+
+
+def test_workers_need_no_torch(tmp_path: Path):
+    """It takes seconds to import."""
+    with workers() as pool:
+        (told,) = pool.submit(facts_of, [b"x"]).result()
+        assert "not an image" in told
+        (tmp_path / "images.bin").write_bytes(bytes(16))
+        pool.submit(write_formed, tmp_path / "images.bin", Form(1, 4, 4, "uint8"), 0, [b"x"]).result()
+        loaded = {pool.submit(eval, "'torch' in __import__('sys').modules") for _ in range(8)}
+        assert not any(of.result() for of in loaded)
+
+
+PARENT = """
+import sys, time
+from fewlabels.data.workers import workers
+
+if __name__ == "__main__":
+    with workers() as pool:
+        pool.submit(int).result()
+        print(*pool._processes, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other signals there")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE) as running:
+        workers = [int(word) for word in running.stdout.readline().split()]
+        assert all(map(is_there, workers)), workers
+        running.kill()
+    deadline = time.monotonic() + 20
+    while any(map(is_there, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_there, workers))
+
+
+def is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2] if Path("/proc").exists() else True
