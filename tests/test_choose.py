@@ -18,13 +18,13 @@ from fewlabels.observe import Observer
 from fewlabels.pretrain import Engine, PretrainSettings, build_method
 from fewlabels.scores import _rotation_probe
 
-SETTINGS = PretrainSettings("simclr", 2, batch_size=200)
+SETTINGS = PretrainSettings("simclr", 2, batch_size=100)
 RECIPES = ("gray-small", "randaugment")
 
 
 @pytest.fixture(scope="module")
 def source(fmnist):
-    return fmnist.train.first_k(600)
+    return fmnist.train.first_k(300)
 
 
 @pytest.fixture(autouse=True)

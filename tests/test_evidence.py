@@ -93,8 +93,9 @@ def test_a_claim_needs_the_test_and_the_interval(mean, low, high, p, said):
     assert verdict(Difference(mean, low, high, p, 6, 0.01), p) == said
 
 
-def test_arms_that_differ_by_the_seed_alone_seldom_help():
+def test_arms_that_differ_by_the_seed_alone_seldom_help(monkeypatch):
     """200 comparisons of 6 pairs, each pair with an effect of its own that is 0 on average."""
+    monkeypatch.setattr("fewlabels.evidence.RESAMPLES", 400)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 150)
     helped = 0

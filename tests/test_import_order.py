@@ -55,3 +55,15 @@ def test_the_report_needs_no_torch():
     for path in [*(PACKAGE / "report").glob("*.py"), PACKAGE / "files.py", PACKAGE / "errors.py"]:
         assert not {m.split(".")[0] for m in imported_modules(path)} & {"torch", "torchvision", "safetensors"}
         assert not {m for m in imported_modules(path) if m.startswith(("fewlabels.article", "fewlabels.models"))}
+
+
+def test_torchvision_is_imported_where_it_is_needed():
+    """It takes as long to import as torch, and most commands do without."""
+    top = {path: ast.parse(path.read_text()).body for path in FILES}
+    imported = {
+        path.relative_to(PACKAGE).as_posix()
+        for path, body in top.items()
+        for node in body
+        if isinstance(node, ast.Import | ast.ImportFrom) and "torchvision" in ast.unparse(node)
+    }
+    assert imported == {"article/views.py"}  # the tutorial always needs it

@@ -16,8 +16,9 @@ from tests.test_processes import start
 def test_resume_exact(fmnist, tmp_path: Path):
     """SIGKILL at five random moments changes no bit of the result."""
     images, total = tmp_path / "images.npy", 50
-    np.save(images, fmnist.train.first_k(2560).images)
-    options = (images, "--method", "simclr", "--epochs", total // 10, "--tune", "off", "--checkpoint-seconds", "0.05")
+    np.save(images, fmnist.train.first_k(640).images)
+    options = (images, "--method", "simclr", "--epochs", total // 10, "--batch-size", "64")
+    options += ("--tune", "off", "--checkpoint-seconds", "0.05")
     undisturbed = start(tmp_path / "whole", *options)
     assert undisturbed.wait(300) == 0, undisturbed.stderr.read()
     folder = tmp_path / "killed"

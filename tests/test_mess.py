@@ -1,9 +1,6 @@
 """Each command takes a messy folder as it is, from the command line."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,20 +13,23 @@ def planted(fmnist, tmp_path_factory) -> Planted:
     return make_mess(tmp_path_factory.mktemp("mess") / "photos", fmnist.train)
 
 
-def fewlabels(planted: Planted, *words: str) -> str:
+@pytest.fixture
+def fewlabels(planted, run_cli, monkeypatch):
     """What the command prints, run where the folder of photos is."""
-    home = planted.folder.parent
-    env = {**os.environ, "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "fewlabels.cli", *words]
-    ran = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "Traceback" not in ran.stdout + ran.stderr
-    return ran.stdout
+    monkeypatch.chdir(planted.folder.parent)
+
+    def run(*words: str | Path) -> str:
+        ran = run_cli(*words)
+        assert ran.code == 0, ran.err
+        assert "Traceback" not in ran.out + ran.err
+        return ran.out
+
+    return run
 
 
-def test_fit_and_predict(planted, tmp_path):
-    fewlabels(planted, "fit", "photos", "--budget", "10s", "--out", str(tmp_path))
-    fewlabels(planted, "predict", str(tmp_path / "model.safetensors"), "photos", "-o", str(tmp_path / "said.csv"))
+def test_fit_and_predict(planted, fewlabels, tmp_path):
+    fewlabels("fit", "photos", "--budget", "5s", "--out", tmp_path)
+    fewlabels("predict", tmp_path / "model.safetensors", "photos", "-o", tmp_path / "said.csv")
     with (tmp_path / "said.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(planted.labels)
@@ -37,8 +37,7 @@ def test_fit_and_predict(planted, tmp_path):
 
 
 @pytest.mark.slow
-def test_compare(planted, tmp_path):
-    words = ("--pairs", "1", "--budget", "2m", "--out", str(tmp_path))
-    said = fewlabels(planted, "compare", "photos", *words)
+def test_compare(fewlabels, tmp_path):
+    said = fewlabels("compare", "photos", "--pairs", "1", "--budget", "2m", "--out", tmp_path)
     assert "report.html" in said
-    assert (Path(tmp_path) / "report.html").is_file()
+    assert (tmp_path / "report.html").is_file()

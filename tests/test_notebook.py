@@ -16,12 +16,12 @@ def test_it_has_at_most_40_lines_of_code():
 
 
 def test_it_runs_on_a_small_setting(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("FEWLABELS_NOTEBOOK_IMAGES", "250")
+    monkeypatch.setenv("FEWLABELS_NOTEBOOK_IMAGES", "100")
     monkeypatch.setenv("PLOTLY_RENDERER", "json")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = "".join(
         output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
     )
-    assert "250 labels, 2 epochs: macro-F1" in printed
+    assert "100 labels, 2 epochs: macro-F1" in printed
     assert "macro avg" in printed

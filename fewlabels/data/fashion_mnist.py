@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_cache_path
-from torchvision.datasets import FashionMNIST
 
 from fewlabels.data.idx import idx_source
 from fewlabels.data.source import ArraySource
 from fewlabels.errors import InputError
 from fewlabels.files import written_whole
 
-CLASS_NAMES = tuple(FashionMNIST.classes)
+CLASS_NAMES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 
 FILES = {
     "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
@@ -140,6 +142,8 @@ def _md5(file: gzip.GzipFile) -> str:  # Python 3.10 has no hashlib.file_digest
 
 def _from_addresses(into: Path, name: str, say: Callable[[str], None]) -> None:
     """The download addresses."""
+    from torchvision.datasets import FashionMNIST  # as slow to import as torch, and needed once
+
     problems: list[str] = []
     for mirror in FashionMNIST.mirrors:
         say(f"Fetching {name} from {mirror}")

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
 
 from fewlabels.errors import InputError, did_you_mean, refuse_unknown
 from fewlabels.models.residual import Residual
@@ -85,9 +84,11 @@ class ResNet(Backbone):
     The stem is one 3x3 convolution of stride 1 and no pooling, as SimCLR has it on CIFAR-10 (appendix B.9).
     """
 
-    def __init__(self, build: Callable[[], Any], channels: int) -> None:
+    def __init__(self, name: str, channels: int) -> None:
         super().__init__()
-        self.network = build()
+        from torchvision.models import get_model  # as slow to import as torch, and seldom needed
+
+        self.network = get_model(name)
         self.num_features = self.network.fc.in_features
         self.network.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
         self.network.maxpool = nn.Identity()
@@ -160,8 +161,8 @@ class TimmBackbone(Backbone):
 BACKBONES: dict[str, Callable[[int], Backbone]] = {
     "article": ArticleBackbone,
     "small": SmallBackbone,
-    "resnet18": partial(ResNet, resnet18),
-    "resnet50": partial(ResNet, resnet50),
+    "resnet18": partial(ResNet, "resnet18"),
+    "resnet50": partial(ResNet, "resnet50"),
 }
 """Name to constructor; the argument is the number of channels. Beside these, ``timm/NAME``."""
 

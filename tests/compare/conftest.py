@@ -27,7 +27,7 @@ def bench(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return bench
 
 
-def slow(bench: Bench, taught: float = 40, epochs: int = 1) -> None:
+def slow(bench: Bench, taught: float = 8, epochs: int = 1) -> None:
     """Note speeds of a machine that does few steps of each training in the time it has.
 
     Args:

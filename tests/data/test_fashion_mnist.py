@@ -12,8 +12,12 @@ import pytest
 from torchvision.datasets import FashionMNIST
 
 from fewlabels.data import fashion_mnist as module
-from fewlabels.data.fashion_mnist import FILES, fashion_mnist, fetch, locate
+from fewlabels.data.fashion_mnist import CLASS_NAMES, FILES, fashion_mnist, fetch, locate
 from fewlabels.errors import InputError
+
+
+def test_classes_are_named_as_elsewhere():
+    assert list(CLASS_NAMES) == FashionMNIST.classes
 
 
 @pytest.fixture

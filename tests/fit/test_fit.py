@@ -1,5 +1,5 @@
 import json
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,12 @@ from fewlabels.fit.cross_fit import RARE, CrossFitted
 from fewlabels.fit.fit import Fit, Fitted
 from fewlabels.fit.loop import Loop
 from fewlabels.fit.objectives import SelfTrainingSettings
+from fewlabels.fit.paces import features_paces
 from fewlabels.fit.plan import NEIGHBOUR, SMOOTHED, Plan
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.settings import FitSettings
 from fewlabels.fit.stages import Stages
-from fewlabels.models.backbones import ArticleBackbone
+from fewlabels.models.backbones import BACKBONES, ArticleBackbone, SmallBackbone
 from fewlabels.models.classifier import Classifier
 from fewlabels.models.weights import load_classifier, save_backbone, save_classifier
 from fewlabels.observe import Observer
@@ -33,9 +34,11 @@ STEPS = {"supervised": 50, "finetune": 10, "selftrain": 30, "student": 120}
 
 @pytest.fixture
 def short(monkeypatch):
-    """Trainings of a few small steps, however fast the machine is: no time passes."""
+    """Trainings of a few small steps by a narrow teacher, however fast the machine is: no time passes."""
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("fewlabels.fit.plan.features_paces", lambda source: {"features": 0.0, "kernel": 0.0})
+    monkeypatch.setitem(BACKBONES, "small", partial(SmallBackbone, widths=(12, 24, 32)))
     few = SelfTrainingSettings(batch_size=64)
     monkeypatch.setattr(arms.SelfTrain, "__init__", partialmethod(arms.SelfTrain.__init__, others=few))
     monkeypatch.setattr(arms.Student, "__init__", partialmethod(arms.Student.__init__, batch_size=64))
@@ -48,7 +51,7 @@ def short(monkeypatch):
 def shortest(short, monkeypatch):
     """Of very few steps, where nothing has to be learned."""
     for arm in STEPS:
-        monkeypatch.setitem(STEPS, arm, 4)
+        monkeypatch.setitem(STEPS, arm, 2)
 
 
 def pool_of(fmnist, labels: int = 100, images: int = 400) -> Pool:
@@ -110,6 +113,11 @@ def takes_all_its_time(now: list[float], given: dict[str, float]):
     return train
 
 
+def any_student_is_taken(monkeypatch) -> None:
+    """However little of its teachers it has learned."""
+    monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.0)
+
+
 def all_are_heard(monkeypatch) -> None:
     """Experts without a say are asked, too."""
     monkeypatch.setattr(fit, "heard", lambda weights: [name for name in weights if name != RARE])
@@ -157,15 +165,16 @@ def test_an_expert_without_a_network_is_learned_by_one(short, monkeypatch, fmnis
     assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
 
 
-def test_too_little_time_for_self_training(short, monkeypatch, fmnist, tmp_path: Path):
+def test_too_little_time_for_self_training(shortest, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
+    any_student_is_taken(monkeypatch)
     monkeypatch.setattr(arms.SelfTrain, "fewest", STEPS["selftrain"] + 1)
     made = fitted(pool_of(fmnist), tmp_path)
     assert made.strategy == "committee"
-    assert "too few for the 31 steps it needs" in "".join(made.said)
+    assert f"too few for the {STEPS['selftrain'] + 1} steps it needs" in "".join(made.said)
 
 
-def test_where_a_student_would_have_no_time_the_baseline_has_it_all(short, monkeypatch, fmnist, tmp_path: Path):
+def test_where_a_student_would_have_no_time_the_baseline_has_it_all(shortest, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
     monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
     monkeypatch.setattr(arms.Student, "fewest", STEPS["student"] + 1)
@@ -185,6 +194,7 @@ def test_asking_is_counted_before_a_student_is_given_time(shortest, monkeypatch,
     pool, now, given = pool_of(fmnist), [0.0], {}
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fewlabels.fit.plan.features_paces", features_paces)
     monkeypatch.setattr(arms, "TRIED", 100)
 
     def steps(self, pool, part, seconds):
@@ -209,7 +219,6 @@ def test_where_every_image_has_a_label_nothing_is_left_to_self_training(shortest
 
 def test_a_student_that_has_not_learned_from_its_teachers_is_not_taken(short, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
-    monkeypatch.setitem(STEPS, "selftrain", 4)
     monkeypatch.setattr(arms.Student, "train", untrained)
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain", teacher="small")
     assert "the next best is taken" in "".join(made.said)
@@ -222,7 +231,13 @@ def test_a_teacher_with_the_right_backbone_is_taken_where_the_student_has_forgot
 ):
     later_is_better(monkeypatch)
     monkeypatch.setattr(arms.Student, "train", untrained)
-    monkeypatch.setitem(STEPS, "selftrain", 120)
+    train = arms.SelfTrain.train
+
+    def long_in_the_end(self, pool, part, seconds):
+        monkeypatch.setitem(STEPS, "selftrain", 120 if part == "all" else 4)
+        return train(self, pool, part, seconds)
+
+    monkeypatch.setattr(arms.SelfTrain, "train", long_in_the_end)
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
     assert made.strategy == "selftrain"
     assert "teacher: agrees with all before it" in made.said[-2]
@@ -261,8 +276,9 @@ def test_a_student_is_not_refused_for_one_image_of_few(others, strategy, shortes
     assert made.strategy == strategy
 
 
-def test_a_student_has_some_time_however_late_it_is(short, monkeypatch, fmnist, tmp_path: Path):
+def test_a_student_has_some_time_however_late_it_is(shortest, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
+    any_student_is_taken(monkeypatch)
     monkeypatch.setattr(Budget, "share", lambda self, weight, *_: 0.0)
     given: dict[str, float] = {}
     trained = arms.Student.train
@@ -439,7 +455,7 @@ def test_too_few_images_without_a_label_teach_nothing(shortest, fmnist, tmp_path
     assert not (tmp_path / "kernel").exists()
 
 
-def test_one_group_leaves_nothing_to_foretell(short, fmnist, tmp_path: Path):
+def test_one_group_leaves_nothing_to_foretell(shortest, fmnist, tmp_path: Path):
     few = fmnist.train.first_k(60)
     patient = ArraySource(few.images, few.labels, few.class_names, groups=np.zeros(60, np.int64))
     made = fitted(Pool.of(patient), tmp_path)
@@ -447,7 +463,7 @@ def test_one_group_leaves_nothing_to_foretell(short, fmnist, tmp_path: Path):
     assert "no label can be held out" in "".join(made.said)
 
 
-def test_where_nothing_can_be_held_out_the_wish_is_followed(short, fmnist, tmp_path: Path):
+def test_where_nothing_can_be_held_out_the_wish_is_followed(shortest, fmnist, tmp_path: Path):
     save_backbone(ArticleBackbone(), tmp_path / "backbone.safetensors", "article")
     start = str(tmp_path / "backbone.safetensors")
     for wish, taken in (("finetune", "finetune"), ("supervised", "supervised"), ("auto", "probe")):
@@ -534,7 +550,7 @@ def test_a_fit_that_is_done_trains_nothing_more_however_little_time_is_left(shor
     assert same(again.network, first.network)
 
 
-def test_a_class_without_a_label_is_told_and_never_named(short, fmnist, tmp_path: Path):
+def test_a_class_without_a_label_is_told_and_never_named(shortest, fmnist, tmp_path: Path):
     few = fmnist.train.first_k(200)
     labels = np.where(few.labels == 8, -1, few.labels)
     made = fitted(Pool.of(ArraySource(few.images, labels, few.class_names)), tmp_path, strategy="supervised")
@@ -542,7 +558,7 @@ def test_a_class_without_a_label_is_told_and_never_named(short, fmnist, tmp_path
     assert 8 not in outputs(made.network, few).argmax(axis=1)
 
 
-def test_one_label_a_class_leaves_nothing_to_foretell(short, fmnist, tmp_path: Path):
+def test_one_label_a_class_leaves_nothing_to_foretell(shortest, fmnist, tmp_path: Path):
     made = fitted(pool_of(fmnist, labels=10), tmp_path)
     assert made.estimate is None
     assert made.tried == {}
@@ -649,7 +665,7 @@ def test_by_plan_no_time_is_kept_where_nothing_can_be_held_out(shortest, fmnist,
 
 
 def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmnist, tmp_path: Path):
-    paces = {"supervised": 1.0, "selftrain": 1.0, "student": 1.0}
+    paces = {"supervised": 1.0, "selftrain": 1.0, "student": 4.0}
     paces |= dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
     monkeypatch.setattr(arms.Student, "fewest", 1)
     pool, views = pool_of(fmnist), fit_views(1)
@@ -667,8 +683,9 @@ def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmn
     assert first["supervised-fold-0"] > 1
 
 
-def test_without_a_teacher_folds_are_asked_of_what_they_held_out_alone(short, monkeypatch, fmnist, tmp_path: Path):
+def test_without_a_teacher_folds_are_asked_of_what_they_held_out_alone(shortest, monkeypatch, fmnist, tmp_path: Path):
     later_is_better(monkeypatch)
+    any_student_is_taken(monkeypatch)
     monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
     pool = pool_of(fmnist)
     made = fitted(pool, tmp_path)
@@ -772,11 +789,11 @@ def test_an_expert_without_a_say_is_not_asked():
     assert heard({"supervised": 0.4, "kernel": 0.0, RARE: 1.0}) == ["supervised"]
 
 
-def test_where_a_part_is_held_out_alone_the_others_are_learned_once(short, monkeypatch, fmnist, tmp_path: Path):
+def test_where_a_part_is_held_out_alone_the_others_are_learned_once(shortest, monkeypatch, fmnist, tmp_path: Path):
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
     monkeypatch.setattr(arms.Supervised, "at_most", 1)
     monkeypatch.setattr(arms.SelfTrain, "fewest", 10**9)
-    monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.5)  # ten labels tell little
+    any_student_is_taken(monkeypatch)
     later_is_better(monkeypatch)
     all_are_heard(monkeypatch)
     pool = pool_of(fmnist)
