@@ -1,0 +1,30 @@
+from functools import partial, partialmethod
+
+import pytest
+
+from fewlabels.fit import arms
+from fewlabels.fit.objectives import SelfTrainingSettings
+from fewlabels.models.backbones import BACKBONES, SmallBackbone
+from tests.fit.small_fits import STEPS
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Trainings of a few small steps by a narrow teacher, however fast the machine is: no time passes."""
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("fewlabels.fit.plan.features_paces", lambda source: {"features": 0.0, "kernel": 0.0})
+    monkeypatch.setitem(BACKBONES, "small", partial(SmallBackbone, widths=(12, 24, 32)))
+    few = SelfTrainingSettings(batch_size=64)
+    monkeypatch.setattr(arms.SelfTrain, "__init__", partialmethod(arms.SelfTrain.__init__, others=few))
+    monkeypatch.setattr(arms.Student, "__init__", partialmethod(arms.Student.__init__, batch_size=64))
+    monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, *args: STEPS[arm])
+    monkeypatch.setattr(arms.SelfTrain, "fewest", 1)
+    monkeypatch.setattr(arms.Student, "fewest", 1)
+
+
+@pytest.fixture
+def shortest(short, monkeypatch):
+    """Of very few steps, where nothing has to be learned."""
+    for arm in STEPS:
+        monkeypatch.setitem(STEPS, arm, 2)
