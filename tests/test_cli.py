@@ -55,19 +55,20 @@ def data(tmp_path: Path) -> Path:
 
 
 def written_idx(fmnist, folder: Path) -> Path:
-    """300 images of the test, as they are distributed."""
+    """600 images of the test, more than are read at once, as they are distributed."""
     file = folder / "t10k-images-idx3-ubyte.gz"
-    file.write_bytes(gzip.compress(idx_bytes(fmnist.test.images[:300, 0])))
+    file.write_bytes(gzip.compress(idx_bytes(fmnist.test.images[:600, 0])))
     return file
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
 def test_help_fits_80_columns_and_shows_an_example(command, run_cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    text = run_cli(*command, "--help").out
-    assert max(map(len, text.splitlines())) <= 80
+    ran = run_cli(*command, "--help")
+    assert ran.code == 0, ran.err
+    assert max(map(len, ran.out.splitlines())) <= 80
     if command:
-        assert f"Example: fewlabels {command[0]}" in text
+        assert f"Example: fewlabels {command[0]}" in ran.out
 
 
 def test_fit_then_predict(run_cli, fmnist, tmp_path: Path):
@@ -83,7 +84,7 @@ def test_fit_then_predict(run_cli, fmnist, tmp_path: Path):
     predicted = run_cli("predict", model, images, "-o", tmp_path / "out.csv")
     assert predicted.code == 0, predicted.err
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
-    assert len(rows) == 300
+    assert len(rows) == 600
     with torch.no_grad():
         logits = load_classifier(model)(fmnist.test.read(slice(50)).float() / 255)
     names = [fmnist.test.class_names[k] for k in logits.argmax(dim=1)]

@@ -27,16 +27,15 @@ def bench(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return bench
 
 
-def slow(bench: Bench, taught: float = 8, epochs: int = 1) -> None:
+def slow(bench: Bench, epochs: int = 1) -> None:
     """Note speeds of a machine that does few steps of each training in the time it has.
 
     Args:
         bench: whose speeds.
-        taught: steps of self-training, all in all.
         epochs: of a pretraining.
     """
     seconds = round(bench.settings.seconds("pretrain"))
-    often = bench.seconds_of("fit") / taught
+    often = bench.seconds_of("fit") / 8
     paces = {"supervised": bench.seconds_of("supervised") / 3.1, "finetune": bench.seconds_of("finetune") / 3.1}
     paces |= {"selftrain": often, "student": often}
     paces |= dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
