@@ -34,7 +34,7 @@ from fewlabels.fit.estimate import (
 )
 from fewlabels.fit.plan import ENOUGH, WEIGHTS, Plan
 from fewlabels.fit.pool import Pool, held_out
-from fewlabels.fit.prior import class_prior, shift_to
+from fewlabels.fit.prior import are_uneven, class_prior, shift_to
 from fewlabels.fit.settings import FitSettings, refuse_unsuitable
 from fewlabels.fit.stages import Stages
 from fewlabels.models.classifier import Classifier
@@ -126,6 +126,8 @@ class Fit:
         self.said: list[str] = []
         self.shares = np.bincount(pool.labels, minlength=len(pool.source.class_names)) / len(pool.labelled)
         """Of the classes among the images that are foretold: by the unlabelled ones, once they have been asked."""
+        self._brings = False
+        """Whether what is said is brought to these shares."""
         self._say = observer("fit").say
         precision = fastest_precision(device.type)
         decided = {
@@ -197,8 +199,10 @@ class Fit:
 
     def _self_train(self, tried: dict[str, CrossFitted]) -> None:
         committee = tried["committee"]
-        hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(committee.logits)}
-        self.shares = self._shares(self._on_some(committee, self._some))
+        on_some = self._on_some(committee, self._some)
+        self._find_shares(committee, on_some)
+        brought = self._brought(committee, on_some)
+        hints = {f"fold-{fold}": self._logs(logits) for fold, logits in enumerate(brought.logits)}
         arm = self.arms.teacher(hints, self.shares)
         seconds = partial(self.plan.share, arm, WEIGHTS["selftrain"], len(self.pool.source))
         teachers = cross_fit(arm, self.pool, self.parts, seconds)
@@ -208,19 +212,26 @@ class Fit:
         tried[name] = fitted
         self._note(f"{name}: macro-F1 {self._score(fitted):.3f} on {len(fitted.held):,} labels held out")
 
-    def _shares(self, folds: Sequence[np.ndarray]) -> np.ndarray:
-        """Of the classes, float [K], among images of which the folds say these calibrated logits [N, K]."""
+    def _find_shares(self, fitted: CrossFitted, folds: Sequence[np.ndarray]) -> None:
+        """By what the folds say of some images without a label, calibrated logits [N, K] each.
+
+        What is said is brought to the shares, but for three cases. Who has learned from many labels knows better; a
+        single fold in groups does not tell; and few labels do not tell well how uneven classes are, if they are.
+        """
         if not self._folds_tell:
-            return self.shares
+            return
         classes = np.unique(self.pool.labels)
-        shares = np.zeros(len(self.pool.source.class_names))
         said = [softmax(logits[:, classes], axis=1) for logits in folds]
-        if self.plan.few:  # expectation maximisation goes astray; its first step does not go far
+        found, self._brings = np.full(len(classes), 1 / len(classes)), len(self.parts) > 1
+        if not self.plan.few:
+            found = class_prior(said, found)
+        else:  # expectation maximisation goes astray; its first step does not go far
             mean = np.mean(said, axis=(0, 1), dtype=np.float64)
-            shares[classes] = mean / mean.sum()
-        else:
-            shares[classes] = class_prior(said, np.full(len(classes), 1 / len(classes)))
-        return shares
+            held, labels = softmax(fitted.held_logits[:, classes], axis=1), fitted.held_labels
+            if are_uneven(mean, held, np.searchsorted(classes, labels)):
+                found, self._brings = mean / mean.sum(), False
+        self.shares = np.zeros(len(self.pool.source.class_names))
+        self.shares[classes] = found
 
     @property
     def _folds_tell(self) -> bool:
@@ -275,7 +286,7 @@ class Fit:
             return self._student(name, tried) if has_time else None
         if self.without >= ENOUGH:
             # Networks take long to be asked: each fold of some others.
-            self.shares = self._shares(self._on_some(tried[name], self._some[:: len(self.parts)]))
+            self._find_shares(tried[name], self._on_some(tried[name], self._some[:: len(self.parts)]))
         part, seconds = self.plan.for_the_last(name)
         if part == "fold-0":
             self._note(f"{name}: too little time is left to train it once more, with the tenth held out")
@@ -306,7 +317,7 @@ class Fit:
         # The folds' teachers choose and foretell: they had little time, and know less than who told them.
         told = "committee" if name == "selftrain" else name
         on_some = {of: self._on_some(tried[of], self._some) for of in {told, name}}
-        self.shares = self._shares(on_some[told])
+        self._find_shares(tried[told], on_some[told])
         judged = self._brought(tried[name], on_some[name])
         logs = self._brought_logs(self._logs(self._said(told, tried)))
         right = self._right(judged)
@@ -402,17 +413,8 @@ class Fit:
         logs: np.ndarray = log_softmax(of_known(logits, self.pool.labels), axis=1)
         return logs
 
-    @property
-    def _brings(self) -> bool:
-        """Whether what is said is brought to the shares of the classes."""
-        return len(self.parts) > 1 and not self.plan.few
-
     def _brought(self, fitted: CrossFitted, on_some: list[np.ndarray]) -> CrossFitted:
-        """What the folds say, classes as frequent among images without a label as they are taken to be.
-
-        Not of many labels: who has learned from them knows it better. Nor of few, or of a single fold in groups: they
-        do not tell it well enough.
-        """
+        """What the folds say, classes as frequent among images without a label as they are taken to be."""
         if not self._brings:
             return fitted
         pairs = zip(fitted.logits, on_some, strict=True)

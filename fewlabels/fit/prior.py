@@ -8,6 +8,8 @@ from scipy.special import softmax
 ITERATIONS = 100
 FEWEST = 0.1
 """No class is taken to be rarer than this share of an equal one."""
+CHANCE = 3.0
+"""From so many times what chance explains on, classes are not equally frequent."""
 
 
 def class_prior(folds: Sequence[np.ndarray], learned_from: np.ndarray) -> np.ndarray:
@@ -39,6 +41,27 @@ def class_prior(folds: Sequence[np.ndarray], learned_from: np.ndarray) -> np.nda
     believed = max(0.0, 1 - (of_labels + of_images) / in_all) if in_all > 0 else 0.0
     shares: np.ndarray = softmax(np.log(learned_from) + believed * mean)
     return shares
+
+
+def are_uneven(mean: np.ndarray, held: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether what is said of unlabelled images is farther from equal shares than chance explains.
+
+    Chance is that of the labels held out. With each class counting as much as any other, the mean of what is said of
+    them would be equal shares, too, but for a variance that the images of each class tell (stratified sampling, Cochran
+    1977, section 5.4). A class with a single label tells none.
+
+    Args:
+        mean: float [K], of calibrated probabilities of unlabelled images.
+        held: float [M, K], calibrated probabilities of labelled images by who has not learned from them.
+        labels: int64 [M] in 0..K-1, theirs.
+
+    >>> unsure = np.tile([[0.9, 0.1], [0.3, 0.7], [0.7, 0.3], [0.1, 0.9]], (2, 1))
+    >>> [are_uneven(np.array([share, 1 - share]), unsure, np.array([0, 0, 1, 1] * 2)) for share in (0.5, 0.6, 0.8)]
+    [False, False, True]
+    """
+    of_classes = [held[labels == cls] for cls in np.unique(labels)]
+    variance = sum(of.var(axis=0, ddof=1).sum() / len(of) for of in of_classes if len(of) > 1) / len(of_classes) ** 2
+    return bool(np.square(mean - 1 / len(mean)).sum() > CHANCE * variance)
 
 
 def _most_likely(probabilities: np.ndarray, learned_from: np.ndarray) -> np.ndarray:

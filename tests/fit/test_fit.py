@@ -11,7 +11,7 @@ from fewlabels.errors import InputError
 from fewlabels.evaluate import evaluate, outputs, probabilities
 from fewlabels.fit import arms, fit
 from fewlabels.fit.budget import Budget
-from fewlabels.fit.cross_fit import RARE
+from fewlabels.fit.cross_fit import RARE, CrossFitted
 from fewlabels.fit.fit import Fit
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.settings import FitSettings
@@ -223,42 +223,58 @@ def test_the_folds_teachers_choose_and_teach_nothing(shortest, monkeypatch, fmni
     np.testing.assert_array_equal(*told)
 
 
-def test_of_few_labels_the_shares_are_what_is_said_on_average(shortest, monkeypatch, fmnist, tmp_path: Path):
-    """Expectation maximisation would go on from there."""
-    pool = pool_of(fmnist)
-    folds = [np.log(np.random.default_rng(fold).dirichlet(np.linspace(2, 1, 10), 300)) for fold in range(3)]
-    mean, found = np.mean([np.exp(logs) for logs in folds], axis=(0, 1)), {}
+def judged_by(work: Fit) -> CrossFitted:
+    """Folds that are unsure of what they hold out, and of no class more than of others."""
+    right = np.eye(10)[np.maximum(work.pool.source.labels, 0)]
+    noise = np.random.default_rng(0).normal(size=right.shape)
+    return CrossFitted(work.pool, work.parts, [2 * right + noise] * len(work.parts))
+
+
+def test_few_labels_tell_the_shares_on_average_and_only_if_they_differ(shortest, monkeypatch, fmnist, tmp_path: Path):
+    """Expectation maximisation would go on from there; what differs no more than by chance is equal, and made so."""
+    pool, found = pool_of(fmnist), {}
     for few in (10, 9):  # labels a class
         monkeypatch.setattr("fewlabels.fit.plan.FEW", few)
         work = Fit(pool, FitSettings("supervised", 30.0), fit_views(1), tmp_path / str(few), 0, Observer)
-        found[few] = work._shares([logs.astype(np.float32) for logs in folds])
-    np.testing.assert_allclose(found[10], mean, rtol=1e-5)
-    assert found[10].sum() == pytest.approx(1, abs=1e-12)  # else images cannot be drawn by them
-    assert found[9][0] > mean[0] + 0.03
+        judged = judged_by(work)
+        for most in (3.0, 1.6):
+            alphas = np.linspace(most, 1.0, 10)
+            folds = [np.log(np.random.default_rng(fold).dirichlet(alphas, 300)) for fold in range(3)]
+            work._find_shares(judged, [logs.astype(np.float32) for logs in folds])
+            found[few, most] = work.shares, np.mean([np.exp(logs) for logs in folds], axis=(0, 1))
+            logs = np.log(np.random.default_rng(0).dirichlet(alphas, 400))
+            brought = softmax(work._brought_logs(logs), axis=1)[work._some].mean(axis=0)
+            shares = np.exp(logs)[work._some].mean(axis=0) if (few, most) == (10, 3.0) else work.shares
+            np.testing.assert_allclose(brought, shares, atol=1e-3)
+    shares, mean = found[10, 3.0]
+    np.testing.assert_allclose(shares, mean, rtol=1e-5)
+    assert shares.sum() == pytest.approx(1, abs=1e-12)  # else images cannot be drawn by them
+    assert found[10, 1.6][0].tolist() == [0.1] * 10
+    for most in (3.0, 1.6):
+        shares, mean = found[9, most]
+        assert shares[0] > mean[0] + 0.02
 
 
-def test_neither_few_labels_nor_a_single_fold_bring_anything_to_the_shares(
+def test_neither_many_labels_nor_a_single_fold_bring_anything_to_the_shares(
     shortest, monkeypatch, fmnist, tmp_path: Path
 ):
-    """Many labels know better; few, or a part of them in groups, cannot tell."""
-    pool, shares, logs = pool_of(fmnist), np.linspace(0.15, 0.05, 10), np.log(np.full((400, 10), 0.1))
+    """Many labels know better; a part of a few in groups cannot tell."""
+    pool, logs = pool_of(fmnist), np.log(np.tile(np.linspace(0.11, 0.09, 10), (400, 1)))
 
     def brought(source: ArraySource, folder: str) -> np.ndarray:
         made = Fit(Pool.of(source), FitSettings("supervised", 30.0), fit_views(1), tmp_path / folder, 0, Observer)
-        made.shares = shares
+        made._find_shares(judged_by(made), [logs] * len(made.parts))
         return made._brought_logs(logs)
 
-    assert brought(pool.source, "few") is logs
-    monkeypatch.setattr("fewlabels.fit.plan.FEW", 9)
-    three = softmax(brought(pool.source, "three"), axis=1)
-    np.testing.assert_allclose(three.mean(axis=0), shares, atol=1e-3)
+    assert brought(pool.source, "three") is not logs
     groups = np.zeros(400, np.int64)  # of two patients, without the first of whom some class could not be learned
     groups[pool.labelled[-5:]] = 1
     in_groups = ArraySource(pool.source.images, pool.source.labels, pool.source.class_names, groups=groups)
     assert brought(in_groups, "groups") is logs
     alone = Fit(Pool.of(in_groups), FitSettings("supervised", 30.0), fit_views(1), tmp_path / "alone", 0, Observer)
-    alone.shares = shares
-    assert alone._shares([logs]) is shares
+    shares = alone.shares
+    alone._find_shares(judged_by(alone), [logs])
+    assert alone.shares is shares
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
     assert brought(pool.source, "many") is logs
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from fewlabels.fit.prior import class_prior, shift_to
+from fewlabels.fit.prior import are_uneven, class_prior, shift_to
 
 
 def said_of(shares: list[float], seed: int) -> np.ndarray:
@@ -63,6 +63,16 @@ def test_few_images_are_believed_less():
     apart = np.log(9)
     believed = 1 - (1 / 9 + 9) / 100 / (2 * (apart / 2) ** 2)
     assert np.log(found[0] / found[1]) == pytest.approx(believed * apart, rel=1e-3)
+
+
+def test_shares_are_uneven_where_they_are_farther_off_than_three_times_what_chance_explains():
+    """By hand: of each class two images, 0.2 apart, whose variance is 0.02; a third class has one and tells nothing."""
+    held = np.array([[0.5, 0.4, 0.1], [0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.5, 0.4, 0.1], [0.1, 0.1, 0.8]])
+    labels = np.array([0, 0, 1, 1, 2])
+    variance = 2 * (0.02 + 0.02) / 2 / 3**2
+    for times, uneven in ((2.9, False), (3.1, True)):
+        off = np.sqrt(times * variance / 2)
+        assert are_uneven(np.array([1 / 3 + off, 1 / 3 - off, 1 / 3]), held, labels) == uneven
 
 
 def test_classes_are_raised_and_lowered_until_they_are_as_frequent_as_is_said():
