@@ -125,9 +125,9 @@ class Fit:
             )
         self.said: list[str] = []
         self.shares = np.bincount(pool.labels, minlength=len(pool.source.class_names)) / len(pool.labelled)
-        """Of the classes among the images that are foretold: by the unlabelled ones, once they have been asked."""
+        """Of the classes among the images that are foretold: of the labels, until unlabelled images have been asked."""
         self._brings = False
-        """Whether what is said is brought to these shares."""
+        """Whether what teachers and students are told is brought to these shares."""
         self._say = observer("fit").say
         precision = fastest_precision(device.type)
         decided = {
@@ -215,21 +215,25 @@ class Fit:
     def _find_shares(self, fitted: CrossFitted, folds: Sequence[np.ndarray]) -> None:
         """By what the folds say of some images without a label, calibrated logits [N, K] each.
 
-        What is said is brought to the shares, but for three cases. Who has learned from many labels knows better; a
-        single fold in groups does not tell; and few labels do not tell well how uneven classes are, if they are.
+        What teachers and students are told is brought to the shares, and so are the folds that judge them, but in three
+        cases. Who has learned from many labels knows better; a single fold in groups does not tell; and few labels do
+        not tell well how uneven classes are, if they are.
         """
         if not self._folds_tell:
             return
         classes = np.unique(self.pool.labels)
         said = [softmax(logits[:, classes], axis=1) for logits in folds]
-        found, self._brings = np.full(len(classes), 1 / len(classes)), len(self.parts) > 1
+        found, uneven = np.full(len(classes), 1 / len(classes)), False
         if not self.plan.few:
             found = class_prior(said, found)
         else:  # expectation maximisation goes astray; its first step does not go far
-            mean = np.mean(said, axis=(0, 1), dtype=np.float64)
-            held, labels = softmax(fitted.held_logits[:, classes], axis=1), fitted.held_labels
-            if are_uneven(mean, held, np.searchsorted(classes, labels)):
-                found, self._brings = mean / mean.sum(), False
+            together: np.ndarray = sum(said) / len(said)
+            held = softmax(fitted.held_logits[:, classes], axis=1)
+            effect = design_effect(is_right(fitted), fitted.held_groups)
+            if uneven := are_uneven(together, held, fitted.held_labels, effect):
+                mean = together.mean(axis=0, dtype=np.float64)
+                found = mean / mean.sum()
+        self._brings = len(self.parts) > 1 and not uneven
         self.shares = np.zeros(len(self.pool.source.class_names))
         self.shares[classes] = found
 
@@ -417,8 +421,8 @@ class Fit:
         """What the folds say, classes as frequent among images without a label as they are taken to be."""
         if not self._brings:
             return fitted
-        pairs = zip(fitted.logits, on_some, strict=True)
-        return replace(fitted, logits=[logits + shift_to(self.shares, some) for logits, some in pairs])
+        shifts = [shift_to(self.shares, of_known(some, self.pool.labels)) for some in on_some]
+        return replace(fitted, logits=[logits + shift for logits, shift in zip(fitted.logits, shifts, strict=True)])
 
     def _brought_logs(self, logs: np.ndarray) -> np.ndarray:
         """The same of log-probabilities of all images."""

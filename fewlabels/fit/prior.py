@@ -9,7 +9,7 @@ ITERATIONS = 100
 FEWEST = 0.1
 """No class is taken to be rarer than this share of an equal one."""
 CHANCE = 3.0
-"""From so many times what chance explains on, classes are not equally frequent."""
+"""Variances of what is said; with a larger square of their distance from equal ones, shares are not equal."""
 
 
 def class_prior(folds: Sequence[np.ndarray], learned_from: np.ndarray) -> np.ndarray:
@@ -43,25 +43,32 @@ def class_prior(folds: Sequence[np.ndarray], learned_from: np.ndarray) -> np.nda
     return shares
 
 
-def are_uneven(mean: np.ndarray, held: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether what is said of unlabelled images is farther from equal shares than chance explains.
+def are_uneven(said: np.ndarray, held: np.ndarray, labels: np.ndarray, effect: float = 1.0) -> bool:
+    """Whether what is said of unlabelled images is much farther from equal shares than chance explains.
 
-    Chance is that of the labels held out. With each class counting as much as any other, the mean of what is said of
-    them would be equal shares, too, but for a variance that the images of each class tell (stratified sampling, Cochran
-    1977, section 5.4). A class with a single label tells none.
+    Chance is that of the images, and that of the labels by which what is said was calibrated: the variance of the mean
+    of what is said of them, with each class counting as much as any other (stratified sampling, Cochran 1977, section
+    5.4). Classes that were held out once tell no variance, and are taken to have that of the others.
 
     Args:
-        mean: float [K], of calibrated probabilities of unlabelled images.
+        said: float [N, K], calibrated probabilities of unlabelled images.
         held: float [M, K], calibrated probabilities of labelled images by who has not learned from them.
-        labels: int64 [M] in 0..K-1, theirs.
+        labels: int64 [M], theirs.
+        effect: how many of the labelled images tell as much as one, as :func:`~fewlabels.fit.estimate.design_effect`
+            has it.
 
     >>> unsure = np.tile([[0.9, 0.1], [0.3, 0.7], [0.7, 0.3], [0.1, 0.9]], (2, 1))
-    >>> [are_uneven(np.array([share, 1 - share]), unsure, np.array([0, 0, 1, 1] * 2)) for share in (0.5, 0.6, 0.8)]
+    >>> said = [np.tile([share, 1 - share], (100, 1)) for share in (0.5, 0.6, 0.8)]
+    >>> [are_uneven(of, unsure, np.array([0, 0, 1, 1] * 2)) for of in said]
     [False, False, True]
     """
-    of_classes = [held[labels == cls] for cls in np.unique(labels)]
-    variance = sum(of.var(axis=0, ddof=1).sum() / len(of) for of in of_classes if len(of) > 1) / len(of_classes) ** 2
-    return bool(np.square(mean - 1 / len(mean)).sum() > CHANCE * variance)
+    number = said.shape[1]
+    of_classes = [of for cls in np.unique(labels) if len(of := held[labels == cls]) > 1]
+    if not of_classes:
+        return False
+    of_labels = float(np.mean([of.var(axis=0, ddof=1).sum() / len(of) for of in of_classes])) / number * effect
+    of_images = float(said.var(axis=0).sum()) / len(said)
+    return bool(np.square(said.mean(axis=0) - 1 / number).sum() > CHANCE * (of_labels + of_images))
 
 
 def _most_likely(probabilities: np.ndarray, learned_from: np.ndarray) -> np.ndarray:

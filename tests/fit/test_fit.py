@@ -155,16 +155,23 @@ def test_how_frequent_the_classes_are_is_told_by_the_images_without_a_label(shor
 
 
 def test_what_is_learned_of_images_has_the_shares_that_were_found(shortest, monkeypatch, fmnist, tmp_path: Path):
-    """And so have they who are judged on labels held out; where labels are not few."""
+    """And so have the hints of the folds' teachers, and they who are judged on labels held out."""
     later_is_better(monkeypatch)
     monkeypatch.setattr("fewlabels.fit.plan.FEW", 9)
     shares, learned, judged = np.linspace(0.15, 0.05, 10), [], []
+    teacher = arms.Arms.teacher
+
+    def noting(self: arms.Arms, hints, prior=None):
+        learned.extend([] if prior is None else hints.values())  # else it is asked how long it takes
+        return teacher(self, hints, prior)
+
+    monkeypatch.setattr(arms.Arms, "teacher", noting)
     monkeypatch.setattr(fit, "class_prior", lambda folds, learned_from: shares)
     monkeypatch.setattr(Fit, "_tell_apart", lambda self, logs: learned.append(logs) or {})
     monkeypatch.setattr(Fit, "_right", lambda self, fitted: judged.append(fitted) or 0.1)
     pool = pool_of(fmnist)
     fitted(pool, tmp_path)
-    assert len(learned) == 1
+    assert len(learned) == 3 + 1 + 1  # the folds', the last teacher's, and the student's
     assert len(judged) == 2  # a student, and a teacher with its backbone
     said = [np.exp(logs) for logs in learned] + [softmax(logits, axis=1) for of in judged for logits in of.logits]
     for of in said:
@@ -276,6 +283,7 @@ def test_neither_many_labels_nor_a_single_fold_bring_anything_to_the_shares(
     alone._find_shares(judged_by(alone), [logs])
     assert alone.shares is shares
     monkeypatch.setattr("fewlabels.fit.pool.MANY", 99)
+    monkeypatch.setattr("fewlabels.fit.plan.FEW", 9)  # else labels held out alone, one of a class, tell nothing
     assert brought(pool.source, "many") is logs
 
 

@@ -65,14 +65,20 @@ def test_few_images_are_believed_less():
     assert np.log(found[0] / found[1]) == pytest.approx(believed * apart, rel=1e-3)
 
 
-def test_shares_are_uneven_where_they_are_farther_off_than_three_times_what_chance_explains():
-    """By hand: of each class two images, 0.2 apart, whose variance is 0.02; a third class has one and tells nothing."""
+def test_shares_are_uneven_beyond_three_times_the_variance_of_what_is_said():
+    """By hand: of two classes there are two images, 0.2 apart, whose variance is 0.02; the third has one."""
     held = np.array([[0.5, 0.4, 0.1], [0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.5, 0.4, 0.1], [0.1, 0.1, 0.8]])
     labels = np.array([0, 0, 1, 1, 2])
-    variance = 2 * (0.02 + 0.02) / 2 / 3**2
-    for times, uneven in ((2.9, False), (3.1, True)):
-        off = np.sqrt(times * variance / 2)
-        assert are_uneven(np.array([1 / 3 + off, 1 / 3 - off, 1 / 3]), held, labels) == uneven
+    of_labels = (0.02 + 0.02) / 2 / 3
+    apart = np.array([[0.1, -0.1, 0.0], [-0.1, 0.1, 0.0]] * 5)  # of ten images
+    of_images = (0.01 + 0.01) / 10
+
+    def are(times: float, effect: float) -> bool:
+        off = np.sqrt(times * (effect * of_labels + of_images) / 2)
+        return are_uneven(apart + np.array([1 / 3 + off, 1 / 3 - off, 1 / 3]), held, labels, effect)
+
+    assert [are(times, effect) for times in (2.9, 3.1) for effect in (1.0, 1.5)] == [False, False, True, True]
+    assert not are_uneven(apart + np.array([0.9, 0.05, 0.05]), held[:1], labels[:1])
 
 
 def test_classes_are_raised_and_lowered_until_they_are_as_frequent_as_is_said():
