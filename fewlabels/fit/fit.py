@@ -223,17 +223,16 @@ class Fit:
             return
         classes = np.unique(self.pool.labels)
         said = [softmax(logits[:, classes], axis=1) for logits in folds]
-        found, uneven = np.full(len(classes), 1 / len(classes)), False
+        found, self._brings = np.full(len(classes), 1 / len(classes)), len(self.parts) > 1
         if not self.plan.few:
             found = class_prior(said, found)
         else:  # expectation maximisation goes astray; its first step does not go far
             together: np.ndarray = sum(said) / len(said)
             held = softmax(fitted.held_logits[:, classes], axis=1)
             effect = design_effect(is_right(fitted), fitted.held_groups)
-            if uneven := are_uneven(together, held, fitted.held_labels, effect):
+            if are_uneven(together, held, fitted.held_labels, effect):
                 mean = together.mean(axis=0, dtype=np.float64)
-                found = mean / mean.sum()
-        self._brings = len(self.parts) > 1 and not uneven
+                found, self._brings = mean / mean.sum(), False
         self.shares = np.zeros(len(self.pool.source.class_names))
         self.shares[classes] = found
 
