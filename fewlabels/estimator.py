@@ -96,7 +96,7 @@ class FewLabelsClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         shape = pool.source.shape
         start_from = None if self.start_from is None else str(self.start_from)
         backbone = usual_backbone(self.backbone, shape)
-        settings = FitSettings(self.strategy, self.budget, backbone, start_from=start_from)  # type: ignore[arg-type]
+        settings = FitSettings(self.strategy, float(self.budget), backbone, start_from=start_from)  # type: ignore[arg-type]
         observer = partial(Observer, console=Console(quiet=not self.verbose, markup=False))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         # What else is drawn in this process shall not depend on a fit.

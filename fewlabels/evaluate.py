@@ -11,7 +11,7 @@ from sklearn.metrics import classification_report
 from torch import nn
 
 from fewlabels.data.source import ArraySource, ImageSource, evenly_spaced
-from fewlabels.errors import InputError
+from fewlabels.errors import InputError, printable
 
 BATCH = 256
 BINS = 15
@@ -108,7 +108,9 @@ def evaluate(model: nn.Module, test: ImageSource) -> Evaluation:
         macro_f1=per_class["macro avg"]["f1-score"],
         accuracy=float((test.labels == predictions).mean()),
         per_class=per_class,
-        text=classification_report(test.labels, predictions, **options),
+        text=classification_report(
+            test.labels, predictions, **{**options, "target_names": list(map(printable, names))}
+        ),
         predictions=predictions,
         calibration_error=calibration_error(probabilities(logits), test.labels),
     )

@@ -24,7 +24,13 @@ from fewlabels.data.fashion_mnist import Splits, fashion_mnist
 from fewlabels.observe import make_logger
 from fewlabels.report.article import write_report
 
+LONG = ("test_processes", "test_on_ray", "test_fit", "test_cli", "test_killed", "test_notebook", "test_pretrain")
+"""Files that take longest: begun first, no worker is left with one of them while the other has nothing more to do."""
 TINY = ArticlePlan(few_labels=200, full_epochs=1, few_epochs=3, head_epochs=2, pretrain_epochs=2, comparison_epochs=1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ def source(fmnist):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("fewlabels.choose.TRIAL_STEPS", 3)
+    monkeypatch.setattr("fewlabels.scores.IMAGES", 100)
     monkeypatch.setattr("fewlabels.choose.logistic_probe", knn_probe)  # 50 times as fast
 
 

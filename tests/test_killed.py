@@ -1,41 +1,63 @@
 """A run that is killed at any moment."""
 
 import json
+import os
 import random
 import signal
+import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from fewlabels import cli
 from fewlabels.models.weights import read_weights
 from tests.test_pretrain import newest_step, same
-from tests.test_processes import start
+
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
+
+
+def pretraining(folder: Path, *options: str | Path | float):
+    """``fewlabels pretrain`` in a process of its own, whose imports were done before it began."""
+    words = ["fewlabels", "pretrain", *map(str, options), "--out", str(folder), "--logger", "none"]
+    running = FORKS.Process(target=command_line, args=(words, folder.with_suffix(".txt")))
+    running.start()
+    return running
+
+
+def command_line(words: list[str], said: Path) -> None:
+    with said.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = words
+    cli.main()
 
 
 def test_resume_exact(fmnist, tmp_path: Path):
     """SIGKILL at five random moments changes no bit of the result."""
     images, total = tmp_path / "images.npy", 50
     np.save(images, fmnist.train.first_k(640).images)
-    options = (images, "--method", "simclr", "--epochs", total // 10, "--batch-size", "64")
-    options += ("--tune", "off", "--checkpoint-seconds", "0.05")
-    undisturbed = start(tmp_path / "whole", *options)
-    assert undisturbed.wait(300) == 0, undisturbed.stderr.read()
+    options = (images, "--method", "simclr", "--epochs", total // 10, "--batch-size", 64)
+    options += ("--tune", "off", "--checkpoint-seconds", 0.05)
+    undisturbed = pretraining(tmp_path / "whole", *options)
+    undisturbed.join(300)
+    assert undisturbed.exitcode == 0, (tmp_path / "whole.txt").read_text()
     folder = tmp_path / "killed"
     moments = sorted(random.Random(0).sample(range(1, total - 5), 5))
-    kills = 0
     for moment in moments:
-        running = start(folder, *options, *(["--resume"] if folder.is_dir() else []))
-        while newest_step(folder) < moment and running.poll() is None:
+        running = pretraining(folder, *options, *(["--resume"] if folder.is_dir() else []))
+        while newest_step(folder) < moment and running.is_alive():
             time.sleep(0.005)
         time.sleep(random.Random(moment).uniform(0, 0.1))
         running.kill()
-        kills += running.wait() == -signal.SIGKILL
-        running.communicate()
+        running.join()
+        assert running.exitcode == -signal.SIGKILL, (tmp_path / "killed.txt").read_text()
         assert newest_step(folder) < total
-    assert kills == 5
-    last = start(folder, *options, "--resume")
-    assert last.wait(300) == 0, last.stderr.read()
+    last = pretraining(folder, *options, "--resume")
+    last.join(300)
+    assert last.exitcode == 0, (tmp_path / "killed.txt").read_text()
     for file in ("method.safetensors", "backbone.safetensors"):
         assert same(read_weights(folder / file)[0], read_weights(tmp_path / "whole" / file)[0])
     states = [json.loads((tmp_path / name / "state.json").read_text()) for name in ("whole", "killed")]

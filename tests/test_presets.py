@@ -19,9 +19,9 @@ pytest.importorskip("timm", reason="pip install timm")
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_takes_a_step(name, tmp_path: Path):
-    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
     preset = PRESETS[name]
-    settings = replace(preset.settings, epochs=1, warmup_epochs=0, batch_size=4)
+    settings = replace(preset.settings, epochs=1, warmup_epochs=0, batch_size=2)
     engine = Engine(tune=False)
     run = Pretraining(ArraySource(images, None, ()), RECIPES[preset.views], settings, tmp_path, 0, Observer(""), engine)
     run.prepare(Choice(torch.get_num_threads()))

@@ -68,7 +68,7 @@ _fingerprints: WeakKeyDictionary[ImageSource, str] = WeakKeyDictionary()
 def identity(source: "ArraySource") -> dict[str, str | None]:
     """All of a source that a result may depend on: images as by :func:`fingerprint`, labels, class names, groups."""
     about: dict[str, str | None] = {"data": fingerprint(source), "labels": digest(source.labels.tobytes())}
-    about["class_names"] = digest("\n".join(source.class_names).encode())
+    about["class_names"] = digest("\n".join(source.class_names).encode("utf-8", "surrogatepass"))
     about["groups"] = None if source.groups is None else digest(source.groups.tobytes())
     return about
 

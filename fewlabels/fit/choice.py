@@ -42,15 +42,16 @@ def preferred(scores: Mapping[str, float], tried: Mapping[str, CrossFitted]) -> 
             counted[name] = min(scores[name], scores["supervised"])
     ordered = sorted(counted, key=lambda name: -counted[name])  # stable
 
-    def prefer(name: str) -> None:
-        best = ordered[0]
-        if name in tried and scores[name] >= scores[best] - error(name, best):
-            ordered.remove(name)
-            ordered.insert(0, name)
+    def is_near(name: str, better: str) -> bool:
+        return name in tried and scores[name] >= scores[better] - error(name, better)
 
-    if ordered[0] in ("kernel", "propagate"):
-        prefer("committee")
-    prefer("selftrain")
+    best, next_best = ordered[0], next(name for name in ordered if name != "selftrain")
+    if next_best in ("kernel", "propagate") and is_near("committee", next_best):
+        ordered.remove("committee")
+        ordered.insert(ordered.index(next_best), "committee")
+    if is_near("selftrain", best):
+        ordered.remove("selftrain")
+        ordered.insert(0, "selftrain")
     return ordered
 
 

@@ -55,6 +55,7 @@ def expected_macro_f1(
     learned_from: float = 1.0,
     lost: float = 0.0,
     effect: float = 1.0,
+    kept: np.ndarray | None = None,
 ) -> Estimate:
     """Posterior of the macro-F1, each class's row of the confusion matrix being Dirichlet.
 
@@ -66,10 +67,12 @@ def expected_macro_f1(
         learned_from: the share of all labels that those networks learned from; what the others are worth is foretold.
         lost: by how much the network that is foretold is worse than they.
         effect: how many of the images tell as much as one, as :func:`design_effect` has it.
+        kept: bool [K], classes of which no image could be held out; None: all that have none in the confusion.
     """
     rng = np.random.default_rng(seed_from(seed, "estimate"))
     classes, counts = len(confusion), confusion / effect
     right, unseen = np.trace(counts), confusion.sum(axis=1) == 0
+    unseen = unseen if kept is None else unseen & kept
     scores = np.empty(int(np.clip(MOST_RATES / classes**2, FEWEST_DRAWS, DRAWS)))
     for draw in range(len(scores)):
         usual = rng.beta(right + 0.5, counts.sum() - right + 0.5)

@@ -17,7 +17,7 @@ from fewlabels import __version__
 from fewlabels.data.source import digest, evenly_spaced, identity
 from fewlabels.engine.pairs import Views
 from fewlabels.engine.precision import fastest_precision
-from fewlabels.errors import InputError
+from fewlabels.errors import InputError, printable
 from fewlabels.evaluate import outputs
 from fewlabels.fit.arms import Arms, FineTune, Lab, NetworkArm, Student, Supervised, placed
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
@@ -274,9 +274,11 @@ class Fit:
             learned_from **= 0.5
         if not made.learned_more:
             learned_from = 1.0
-        confusion = self._confusion(judged)
+        confusion, kept = self._confusion(judged), None
+        if self.pool.groups is None:  # of few labels that are not divided by groups a tenth may have none by chance
+            kept = np.bincount(self.pool.labels, minlength=len(confusion)) < 2
         estimate = expected_macro_f1(
-            confusion, self.shares, self.seed, self.tested_on, learned_from, lost=made.lost, effect=effect
+            confusion, self.shares, self.seed, self.tested_on, learned_from, made.lost, effect, kept
         )
         network = self._finished(made.network, made.scale, made.shift)
         return Fitted(network, best, estimate, scores, self.said, made.pseudo_labels or {})
@@ -381,8 +383,8 @@ class Fit:
         fewest, most = by_count[0], by_count[-1]
         sure = np.exp(logs[self.pool.unlabelled].max(axis=1)).mean()
         self._note(
-            f"of {named.sum():,} images without a label, {fewest[1]:,} are taken for {fewest[0]}, {most[1]:,} for "
-            f"{most[0]}; on average it is {sure:.0%} sure"
+            f"of {named.sum():,} images without a label, {fewest[1]:,} are taken for {printable(fewest[0])}, "
+            f"{most[1]:,} for {printable(most[0])}; on average it is {sure:.0%} sure"
         )
         return by_class
 

@@ -12,6 +12,8 @@ WIDTHS = (0.5, 1.0, 2.0, 4.0)
 PENALTIES = (0.01, 0.1, 1.0)
 CHOSEN_BY = 1000
 """Labels that width and penalty are chosen by."""
+FELLOWS = 4
+"""Of these a class has so many, or others are left out: who is alone in its class is foretold by none."""
 BATCH = 4096
 
 
@@ -51,13 +53,24 @@ def kernel_ridge(
     groups = np.arange(len(labels)) if groups is None else groups
     wanted = np.eye(classes)[labels] - 1 / classes
     similarity = features @ features.T
-    some = evenly_spaced(labels, CHOSEN_BY)
+    some = _chosen_by(labels)
     settings = [(width, penalty) for width in WIDTHS for penalty in PENALTIES]
     near, places = similarity[np.ix_(some, some)], _left_out(labels[some], groups[some])
     errors = [_left_out_error(_kernel(near, width), wanted[some], penalty, places) for width, penalty in settings]
     width, penalty = settings[int(np.argmin(errors))]
     weights = cho_solve(cho_factor(_kernel(similarity, width) + penalty * np.eye(len(labels))), wanted)
     return KernelRidge(features, width, weights)
+
+
+def _chosen_by(labels: np.ndarray) -> np.ndarray:
+    """Places evenly spaced; all of evenly spaced classes where else hardly any would have a second of its class."""
+    known = np.unique(labels)
+    if len(labels) <= CHOSEN_BY or FELLOWS * len(known) <= CHOSEN_BY:
+        return evenly_spaced(labels, CHOSEN_BY)
+    some = known[evenly_spaced(known, max(2, CHOSEN_BY * len(known) // len(labels)))]
+    theirs = np.flatnonzero(np.isin(labels, some))
+    chosen: np.ndarray = theirs[evenly_spaced(theirs, CHOSEN_BY)]  # there may be large ones among them
+    return chosen
 
 
 def _left_out(labels: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:

@@ -178,7 +178,8 @@ class Loop:
 
     def _save(self, folder: Path, step: int, observer: Observer) -> None:
         buffer = io.BytesIO()
-        torch.save({"optimizer": self.optimizer.state_dict(), "observer": observer.state()}, buffer)
+        rest = {"optimizer": self.optimizer.state_dict(), "observer": observer.state(), "steps": self.steps}
+        torch.save(rest, buffer)
         files = {
             f"{name}.safetensors": weights_bytes(module, {"kind": name}) for name, module in self._modules().items()
         }
@@ -195,4 +196,5 @@ class Loop:
         rest = torch.load(io.BytesIO(files["rest.pt"]), weights_only=True, map_location=self.device)
         self.optimizer.load_state_dict(rest["optimizer"])
         observer.restore(step, rest["observer"])
+        self.steps = rest["steps"]  # they may have been planned anew since it began
         return step

@@ -48,7 +48,8 @@ def are_uneven(said: np.ndarray, held: np.ndarray, labels: np.ndarray, effect: f
 
     Chance is that of the images, and that of the labels by which what is said was calibrated: the variance of the mean
     of what is said of them, with each class counting as much as any other (stratified sampling, Cochran 1977, section
-    5.4). Classes that were held out once tell no variance, and are taken to have that of the others.
+    5.4). Classes that were held out once tell no variance, and are taken to have that of the others, or, where no class
+    was held out twice, that of all together, which is no smaller.
 
     Args:
         said: float [N, K], calibrated probabilities of unlabelled images.
@@ -64,9 +65,10 @@ def are_uneven(said: np.ndarray, held: np.ndarray, labels: np.ndarray, effect: f
     """
     number = said.shape[1]
     of_classes = [of for cls in np.unique(labels) if len(of := held[labels == cls]) > 1]
-    if not of_classes:
+    if not of_classes and len(held) < 2:
         return False
-    of_labels = float(np.mean([of.var(axis=0, ddof=1).sum() / len(of) for of in of_classes])) / number * effect
+    chances = [of.var(axis=0, ddof=1).sum() / len(of) for of in of_classes] or [held.var(axis=0, ddof=1).sum()]
+    of_labels = float(np.mean(chances)) / number * effect
     of_images = float(said.var(axis=0).sum()) / len(said)
     return bool(np.square(said.mean(axis=0) - 1 / number).sum() > CHANCE * (of_labels + of_images))
 

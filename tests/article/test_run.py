@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fewlabels.article.run import result
 from fewlabels.article.summary import ArmSummary, claims, summarise
+from fewlabels.models.weights import load_classifier, read_weights
 
 
 def test_everything_the_tutorial_shows_is_a_file(tiny_run):
@@ -37,6 +39,17 @@ def test_a_second_start_reads_back_what_is_done(tiny_run):
     again = result(tiny_run, "fewlabels article", quick=True)
     assert {path: path.stat().st_mtime_ns for path in tiny_run.folder.glob("arms/*.json")} == kept
     assert again["rows"] == first["rows"]
+
+
+def test_in_a_whole_run_the_saved_classifier_holds_simsiams_weights(tiny_run):
+    """From the run's own files, so that no step between pretraining and saving can lose them."""
+    simsiam = read_weights(tiny_run.pretraining("simsiam") / "epoch-2" / "backbone.safetensors")[0]
+    intended = load_classifier(tiny_run.folder / "weights" / "frozen-as-intended-seed0.safetensors")
+    printed = load_classifier(tiny_run.folder / "weights" / "frozen-as-printed-seed0.safetensors")
+    for name, parameter in intended.backbone.named_parameters():
+        assert torch.equal(parameter, simsiam[name])
+        if name.endswith("weight") and parameter.ndim == 4:
+            assert not torch.equal(printed.backbone.get_parameter(name), simsiam[name])
 
 
 def summary(arm: str, macro_f1: float, **other) -> ArmSummary:

@@ -1,6 +1,6 @@
 """A comparison in miniature: real images, trainings of a few steps."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fewlabels.fit.arms import SelfTrain
 from fewlabels.observe import Observer
 from fewlabels.views.recipes import RECIPES, fit_views
 
-SMALL = {"labels": (30,), "pairs": 2, "budget": 600.0, "methods": ("simclr",)}
+SMALL: dict[str, Any] = {"labels": (30,), "pairs": 2, "budget": 600.0, "methods": ("simclr",)}
 
 
 @pytest.fixture
@@ -23,6 +23,14 @@ def bench(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     settings = CompareSettings(**SMALL)
     bench = Bench(settings, train, test, RECIPES["gray-small"], fit_views(1), tmp_path / "compare", Observer)
     monkeypatch.setattr(SelfTrain, "fewest", 1)
+    slow(bench)
+    return bench
+
+
+def of_one_pair(bench: Bench) -> Bench:
+    """Which has as much time for that one as it had for two."""
+    settings = replace(bench.settings, pairs=1, budget=bench.settings.budget / bench.settings.pairs)
+    bench = replace(bench, settings=settings)
     slow(bench)
     return bench
 

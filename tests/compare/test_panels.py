@@ -12,6 +12,7 @@ from fewlabels.compare.cells import Bench
 from fewlabels.compare.panels import SIDE, chosen, sprite
 from fewlabels.compare.run import compare, write_panels
 from fewlabels.data.source import ArraySource
+from tests.compare.conftest import of_one_pair
 
 NAMES = tuple([f"{row}.png" for row in range(number)] for number in (256, 80))
 
@@ -49,6 +50,7 @@ def by_components(features: np.ndarray, components: int) -> np.ndarray:
 
 
 def test_panels_tell_what_the_classifier_says(bench: Bench, monkeypatch):
+    bench = of_one_pair(bench)
     monkeypatch.setattr(module, "umap_projection", by_components)
     images = bench.test.images.copy()
     images[5] = bench.train.images[200]

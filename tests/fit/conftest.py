@@ -1,11 +1,27 @@
 from functools import partial, partialmethod
+from typing import Any
 
 import pytest
 
+from fewlabels.data.source import fingerprint
 from fewlabels.fit import arms
+from fewlabels.fit.features import Features
 from fewlabels.fit.objectives import SelfTrainingSettings
 from fewlabels.models.backbones import BACKBONES, SmallBackbone
 from tests.fit.small_fits import STEPS
+
+MADE: dict[str, Any] = {}
+"""Features by the fingerprint of the images: many fits here are of the same few."""
+make = Features._fitted.func
+
+
+def made_once(features: Features) -> Any:
+    if features._embed is not None:
+        return make(features)
+    images = fingerprint(features._source)
+    if images not in MADE:
+        MADE[images] = make(features)
+    return MADE[images]
 
 
 @pytest.fixture
@@ -14,6 +30,7 @@ def short(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
     monkeypatch.setattr("fewlabels.fit.plan.features_paces", lambda source: {"features": 0.0, "kernel": 0.0})
+    monkeypatch.setattr(Features, "_fitted", property(made_once))
     monkeypatch.setitem(BACKBONES, "small", partial(SmallBackbone, widths=(12, 24, 32)))
     few = SelfTrainingSettings(batch_size=64)
     monkeypatch.setattr(arms.SelfTrain, "__init__", partialmethod(arms.SelfTrain.__init__, others=few))

@@ -52,6 +52,22 @@ def test_all_experts_are_preferred_to_one_within_a_standard_error(wrong, first):
     assert preferred({**scores, "supervised": 0.91}, tried)[0] == "supervised"
 
 
+def test_all_experts_are_near_to_the_best_one_and_self_training_is_not():
+    """Each is compared with the best, not with who was put before it."""
+    tried = {"supervised": range(50), "kernel": range(10), "committee": range(10, 24), "selftrain": range(24, 42)}
+    scores = {name: 1 - len(wrong) / 100 for name, wrong in tried.items()}
+    assert scores["committee"] - scores["selftrain"] < 0.05
+    held = {name: hundred(wrong) for name, wrong in tried.items()}
+    assert preferred(scores, held) == ["committee", "kernel", "selftrain", "supervised"]
+
+
+def test_where_self_training_is_best_all_experts_are_next():
+    tried = {"supervised": range(50), "kernel": range(10), "committee": range(10, 24), "selftrain": range(4)}
+    scores = {name: 1 - len(wrong) / 100 for name, wrong in tried.items()}
+    held = {name: hundred(wrong) for name, wrong in tried.items()}
+    assert preferred(scores, held) == ["selftrain", "committee", "kernel", "supervised"]
+
+
 @pytest.mark.parametrize("name", ["probe", "finetune"])
 @pytest.mark.parametrize(("wrong", "first"), [(10, "supervised"), (8, "pretrained")])
 def test_pretrained_weights_have_to_prove_themselves(name, wrong, first):

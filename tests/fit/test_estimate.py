@@ -142,3 +142,16 @@ def test_what_the_student_lost_is_taken_off():
     lost = lost_by(np.array([0, 1, 1]), teachers)
     assert lost == pytest.approx([0.0, 0.25, 0.0])
     assert mean_of_classes(lost, teachers.argmax(axis=1)) == pytest.approx(0.0625)
+
+
+def test_a_class_that_was_not_drawn_is_not_one_that_could_not_be_held_out():
+    """Half of the classes have no image held out; six of ten images are named right."""
+    classes = 40
+    counts = np.zeros((classes, classes))
+    for cls in range(0, classes, 2):
+        counts[cls, cls], counts[cls, cls + 1] = 6, 4
+    shares = np.full(classes, 1 / classes)
+    drawn = expected_macro_f1(counts, shares, kept=np.zeros(classes, bool))
+    kept = expected_macro_f1(counts, shares)
+    assert drawn.low < 0.6 < drawn.high
+    assert kept.macro_f1 < drawn.macro_f1 - 0.1

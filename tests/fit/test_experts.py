@@ -16,7 +16,7 @@ from fewlabels.fit.choice import is_right
 from fewlabels.fit.cross_fit import CrossFitted, pooled
 from fewlabels.fit.features import COMPARED, Features, kept
 from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
-from fewlabels.fit.kernel import PENALTIES, WIDTHS, _left_out, _left_out_error, kernel_ridge
+from fewlabels.fit.kernel import CHOSEN_BY, PENALTIES, WIDTHS, _chosen_by, _left_out, _left_out_error, kernel_ridge
 from fewlabels.fit.neighbours import ONE_SIDED, neighbour_graph, smoothed
 from fewlabels.fit.patches import Patches
 from fewlabels.fit.pool import Pool
@@ -262,3 +262,12 @@ def test_what_is_said_of_a_class_without_a_label_has_no_weight(absent):
     expected, found = of(two, ("a", "b")), of(three, ("a", "b", "c"))
     assert found.weights == pytest.approx(expected.weights, rel=1e-5)
     assert np.array_equal(is_right(found), is_right(expected))
+
+
+def test_no_image_is_alone_in_its_class_where_the_kernel_is_chosen():
+    """Five labels of each of a thousand classes, in order: every fifth would be one of each."""
+    labels = np.repeat(np.arange(1000), 5)
+    chosen = labels[_chosen_by(labels)]
+    assert len(chosen) == CHOSEN_BY
+    assert set(np.unique(chosen, return_counts=True)[1]) == {5}
+    assert len(_chosen_by(np.arange(5000) % 10)) == CHOSEN_BY

@@ -110,3 +110,15 @@ def test_steps_are_planned_anew_by_what_they_take(monkeypatch, times, steps):
     run.steps, run.until = 40, 40.0
     run.run(Observer("test"))
     assert (run.steps, int(run.objective.count)) == (steps, steps)
+
+
+def test_a_killed_training_goes_on_with_the_steps_that_were_last_planned(tmp_path: Path):
+    run = loop()
+    run.steps = 7
+    for step in range(5):
+        run.step(step)
+    run._save(tmp_path, 5, Observer("killed"))
+    again = loop()
+    assert again.steps != 7
+    again.run(Observer("again"), tmp_path)
+    assert (again.steps, int(again.objective.count)) == (7, 7)

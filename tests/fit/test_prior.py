@@ -88,3 +88,14 @@ def test_classes_are_raised_and_lowered_until_they_are_as_frequent_as_is_said():
     shift = shift_to(shares, logits)
     np.testing.assert_allclose(softmax(logits + shift, axis=1).mean(axis=0), shares, atol=1e-6)
     assert shift[3] == 0
+
+
+def test_where_no_class_was_held_out_twice_all_together_tell_their_chance():
+    """A thousand classes of which a tenth of few labels holds one each, or none."""
+    rng = np.random.default_rng(0)
+    held = rng.dirichlet(np.full(20, 0.2), 15)
+    even, uneven = np.full((500, 20), 0.05), np.tile(np.linspace(0, 0.1, 20) ** 3, (500, 1))
+    uneven /= uneven.sum(axis=1, keepdims=True)
+    assert not are_uneven(even, held, np.arange(15))
+    assert are_uneven(uneven, held, np.arange(15))
+    assert not are_uneven(uneven, held[:1], np.arange(1))

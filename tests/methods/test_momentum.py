@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fewlabels.engine.settings import PretrainSettings
+from fewlabels.methods.moco import MoCoV2Settings
 from fewlabels.models.momentum import Momentum
 from fewlabels.pretrain import build_method
 
@@ -42,20 +43,20 @@ def test_the_copy_begins_as_the_network_and_follows_it(name, attribute):
 
 
 def test_the_queue_holds_the_newest_keys_in_a_ring():
-    method = build_method(PretrainSettings("mocov2", 1), 1, 0)
+    method = build_method(PretrainSettings("mocov2", 1, MoCoV2Settings(queue=256)), 1, 0)
     first = method.queue.clone()
     keys = []
     for seed in range(3):
-        x0, x1 = two_views(1800, seed)
+        x0, x1 = two_views(112, seed)
         with torch.no_grad():
             method(x0, x1)
-            stored = method.queue[(method.place - 1) % 4096]
+            stored = method.queue[(method.place - 1) % 256]
         keys.append(stored.clone())
-    assert method.place.item() == 3 * 1800 - 4096
-    assert torch.equal(method.queue[3 * 1800 - 4096 - 1], keys[2])
-    assert torch.equal(method.queue[1799], keys[0])  # not yet overwritten
+    assert method.place.item() == 3 * 112 - 256
+    assert torch.equal(method.queue[3 * 112 - 256 - 1], keys[2])
+    assert torch.equal(method.queue[111], keys[0])  # not yet overwritten
     assert not torch.equal(method.queue[0], first[0])
-    torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(4096))
+    torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(256))
 
 
 def test_the_queue_rests_in_evaluation():

@@ -8,6 +8,7 @@ import pytest
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SOFTWARE_WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 """So that WebGL is there without a GPU."""
+DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def opened(browser):
     """Open a file; gives the page, and lists that collect its errors and its requests."""
     pages = []
 
-    def open_file(path: Path, browser=browser, wait: int = 1500, **view):
+    def open_file(path: Path, browser=browser, wait: int = 300, **view):
         page = browser.new_page(**view)
         pages.append(page)
         errors, requests = [], []
@@ -47,6 +48,7 @@ def opened(browser):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(path.as_uri())
+        page.evaluate(DRAWN)
         page.wait_for_timeout(wait)
         return page, errors, requests
 

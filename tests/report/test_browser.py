@@ -9,7 +9,7 @@ from fewlabels.report.article import write_report
 
 @pytest.mark.parametrize("file", ["report.html", "umap.html"])
 def test_no_error_and_nothing_from_the_network(opened, tiny_run, file):
-    _, errors, requests = opened(tiny_run.folder / file)
+    _, errors, requests = opened(tiny_run.folder / file, wait=1500)
     assert errors == []
     own = (tiny_run.folder / file).as_uri()
     assert [url for url in requests if url != own and not url.startswith(("data:", "blob:"))] == []
