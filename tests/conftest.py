@@ -24,7 +24,8 @@ from fewlabels.data.fashion_mnist import Splits, fashion_mnist
 from fewlabels.observe import make_logger
 from fewlabels.report.article import write_report
 
-LONG = ("test_processes", "test_on_ray", "test_fit", "test_cli", "test_killed", "test_notebook", "test_pretrain")
+LONG = ("test_processes", "test_pretrain", "test_choose", "test_run", "test_fit", "test_plan", "test_estimator")
+LONG += ("test_cli", "test_on_ray", "test_experts", "test_killed", "test_check", "test_browser", "test_recipes")
 """Files that take longest: begun first, no worker is left with one of them while the other has nothing more to do."""
 TINY = ArticlePlan(few_labels=200, full_epochs=1, few_epochs=3, head_epochs=2, pretrain_epochs=2, comparison_epochs=1)
 
@@ -41,12 +42,12 @@ def fmnist() -> Splits:
 
 @pytest.fixture(scope="session")
 def tiny_run(fmnist: Splits, tmp_path_factory: pytest.TempPathFactory) -> ArticleRun:
-    """The whole tutorial on 2,000 images, with its report; of two workers the second reads the first one's files."""
+    """The whole tutorial on 1,000 images, with its report; of two workers the second reads the first one's files."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "article"
     with FileLock(f"{folder}.lock"):
         logger = make_logger("tensorboard", folder, {"plan": "tiny"})
-        train, test = fmnist.train.first_k(2000), fmnist.test.first_k(500)
+        train, test = fmnist.train.first_k(1000), fmnist.test.first_k(500)
         run = ArticleRun(folder, train, test, TINY, 2, logger, Console(quiet=True), torch.device("cpu"))
         if not (folder / "report.html").is_file():
             write_report(result(run, "fewlabels article", quick=True), folder)

@@ -35,8 +35,8 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 def cluster() -> Iterator[None]:
     """Two workers."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # beside other tests they would starve
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    eager = {"worker_niceness": 0}  # beside other tests they would starve
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=eager)
     yield
     ray.shutdown()
 

@@ -25,16 +25,21 @@ def made_once(features: Features) -> Any:
 
 
 @pytest.fixture
-def short(monkeypatch):
-    """Trainings of a few small steps by a narrow teacher, however fast the machine is: no time passes."""
-    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
-    monkeypatch.setattr("time.monotonic", lambda: 0.0)
-    monkeypatch.setattr("fewlabels.fit.plan.features_paces", lambda source: {"features": 0.0, "kernel": 0.0})
+def narrow(monkeypatch):
+    """Small batches, and a narrow teacher."""
     monkeypatch.setattr(Features, "_fitted", property(made_once))
     monkeypatch.setitem(BACKBONES, "small", partial(SmallBackbone, widths=(12, 24, 32)))
     few = SelfTrainingSettings(batch_size=64)
     monkeypatch.setattr(arms.SelfTrain, "__init__", partialmethod(arms.SelfTrain.__init__, others=few))
     monkeypatch.setattr(arms.Student, "__init__", partialmethod(arms.Student.__init__, batch_size=64))
+
+
+@pytest.fixture
+def short(narrow, monkeypatch):
+    """Trainings of a few steps, however fast the machine is: no time passes."""
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("fewlabels.fit.plan.features_paces", lambda source: {"features": 0.0, "kernel": 0.0})
     monkeypatch.setattr("fewlabels.fit.stages.Stages._steps", lambda self, arm, *args: STEPS[arm])
     monkeypatch.setattr(arms.SelfTrain, "fewest", 1)
     monkeypatch.setattr(arms.Student, "fewest", 1)

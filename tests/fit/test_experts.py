@@ -140,7 +140,7 @@ def test_smoothing_mixes_neighbours_by_powers_of_a_matrix():
 
 
 def test_kernel_ridge_names_more_where_neighbours_are_known(fmnist):
-    source = fmnist.train.first_k(6000)
+    source = fmnist.train.first_k(3000)
     by_class = [np.flatnonzero(source.labels == cls) for cls in range(10)]
     draws = [np.concatenate([rows[start : start + 10] for rows in by_class]) for start in (0, 10, 20, 30)]
 
@@ -148,7 +148,7 @@ def test_kernel_ridge_names_more_where_neighbours_are_known(fmnist):
         features = Features(source, None)
         features.by_neighbours = by_neighbours
         scores = [
-            kernel_ridge(features.of(rows), source.labels[rows], 10).scores(features.of(np.arange(6000)))
+            kernel_ridge(features.of(rows), source.labels[rows], 10).scores(features.of(np.arange(3000)))
             for rows in draws
         ]
         return float(np.mean([f1_score(source.labels, of.argmax(axis=1), average="macro") for of in scores]))

@@ -239,7 +239,7 @@ def test_by_plan_no_time_is_kept_where_nothing_can_be_held_out(shortest, fmnist,
     assert made.plan.budget.part(float("inf")) == 60
 
 
-def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmnist, tmp_path: Path):
+def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(narrow, monkeypatch, fmnist, tmp_path: Path):
     paces = {"supervised": 1.0, "selftrain": 1.0, "student": 4.0}
     paces |= dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
     monkeypatch.setattr(arms.Student, "fewest", 1)
@@ -260,7 +260,7 @@ def test_with_paces_given_a_fit_is_the_same_on_a_slower_machine(monkeypatch, fmn
 
 @pytest.mark.parametrize(("teacher", "budget", "student"), [("small", 386.0, 40.0), ("article", 366.0, 20.0)])
 def test_no_training_gets_more_than_its_share_of_the_time(
-    teacher, budget, student, monkeypatch, fmnist, tmp_path: Path
+    teacher, budget, student, narrow, monkeypatch, fmnist, tmp_path: Path
 ):
     """Each training takes all that it is given; a student with its teacher's backbone is given half."""
     now, given = [0.0], {}
