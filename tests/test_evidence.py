@@ -107,7 +107,7 @@ def test_arms_that_differ_by_the_seed_alone_seldom_help(monkeypatch):
     assert helped <= 10
 
 
-@pytest.mark.parametrize("pairs", [6, 20])
+@pytest.mark.parametrize("pairs", [6, 10, 20])
 def test_an_effect_of_the_planned_size_is_found_as_often_as_planned(pairs):
     effect = detectable(pairs)
     rng = np.random.default_rng(7)

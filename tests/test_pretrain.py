@@ -75,6 +75,7 @@ def decide(folder: Path, **choice) -> None:
     [
         pytest.param({"prefetch": True, "channels_last": True}, id="prefetched, channels last"),
         pytest.param({"compile": True}, id="compiled", marks=pytest.mark.slow),
+        pytest.param({"threads": 1}, id="one thread"),
     ],
 )
 def test_stopped_and_resumed_gives_the_same_weights_however_computed(choice, source, tmp_path: Path):

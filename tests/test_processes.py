@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fewlabels.data.npy import NpySource
+from fewlabels.models.weights import read_weights
 from fewlabels.pretrain import PretrainSettings
 from tests.test_pretrain import newest_step, run
 
@@ -50,11 +52,15 @@ def test_two_processes_stop_together_go_on_and_give_the_losses_of_one(fmnist, tm
     assert last.returncode == 0, err
     assert out.count("Backbone: ") == 1  # one process speaks
     settings = PretrainSettings("simclr", 1, batch_size=64, precision="64-true")
-    _, observer = run(NpySource(images), tmp_path / "one", settings)
+    alone, observer = run(NpySource(images), tmp_path / "one", settings)
     of_one, of_two = observer.curve.values, json.loads((folder / "state.json").read_text())["curve"]["values"]
     assert len(of_one) == len(of_two) == 22
     assert max(abs(a - b) for a, b in zip(of_one, of_two, strict=True)) < 1e-6  # a step done twice is farther off
     assert max(of_one) - min(of_one) > 1e-2  # they moved
+    together = read_weights(folder / "method.safetensors")[0]
+    assert together.keys() == alone.keys()
+    for name, weight in alone.items():
+        torch.testing.assert_close(together[name], weight, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.slow

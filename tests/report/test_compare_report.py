@@ -122,7 +122,8 @@ def test_what_the_guard_said(opened, written):
     assert "Too short for the collapse guard" in page.locator("#pretraining").inner_text()
 
 
-@pytest.mark.parametrize(("scheme", "classes"), [("light", 2), ("dark", 10), ("light", 120)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("classes", [2, 10, 120])
 def test_fits_a_narrow_screen(opened, written, panels, scheme, classes):
     names, spread = many_classes(panels, classes)
     spread["mistakes"], spread["label_errors"] = spread["mistakes"][:3], []
