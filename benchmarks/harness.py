@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,11 @@ class ResultFile:
         return list(json.loads(self.path.read_text())["rows"]) if self.path.is_file() else []
 
     def _dated(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, "date": self.head["date"], "commit": self.head["commit"]}
+        return {"date": _now(), "commit": self.head["commit"], **row}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _commit() -> str:
