@@ -6,10 +6,10 @@ import torch
 from rich.console import Console
 
 from benchmarks.harness import ResultFile
-from fewlabels.article.arms import ArticlePlan
-from fewlabels.article.run import ArticleRun
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.observe import make_logger
+from fewlabels.training.callbacks import make_logger
+from fewlabels.tutorial.arms import ArticlePlan
+from fewlabels.tutorial.run import ArticleRun
 
 COLUMNS = ("arm", "seed", "labels", "epochs", "pretrain_epochs", "macro_f1", "accuracy", "seconds")
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import ResultFile
-from fewlabels.check import Finding, findings, looked_at
+from fewlabels.audit.near_duplicates import twins, twins_within
+from fewlabels.audit.scan import Finding, findings, looked_at
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.data.twins import twins, twins_within
 from tests.data.make_mess import Planted, make_leaky_table, make_mess
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -22,18 +22,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.harness import ResultFile
-from fewlabels.article.methods import SIMSIAM
+from fewlabels.augment.recipes import RECIPES, Recipe
+from fewlabels.backbones.inference import outputs
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import ArraySource
-from fewlabels.evaluate import outputs
-from fewlabels.fit.probe import knn_probe
-from fewlabels.methods import METHODS, Method, MethodOutput
-from fewlabels.methods.byol import BYOL
-from fewlabels.methods.moco import MoCoV2Settings
-from fewlabels.methods.simsiam import SimSiam
-from fewlabels.observe import Observer
-from fewlabels.pretrain import Collapsed, Engine, Pretraining, PretrainSettings
-from fewlabels.views.recipes import RECIPES, Recipe
+from fewlabels.features.probes import knn_probe
+from fewlabels.ssl.methods import METHODS, Method, MethodOutput
+from fewlabels.ssl.methods.byol import BYOL
+from fewlabels.ssl.methods.moco import MoCoV2Settings
+from fewlabels.ssl.methods.simsiam import SimSiam
+from fewlabels.ssl.pretrain import Collapsed, Engine, Pretraining, PretrainSettings
+from fewlabels.training.callbacks import Observer
+from fewlabels.tutorial.methods import SIMSIAM
 
 SEEDS = (6, 7)
 LABELS = 1000

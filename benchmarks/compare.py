@@ -37,7 +37,7 @@ def main() -> None:
 
 def _seconds() -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "fewlabels.cli", *COMMAND], check=True)
+    subprocess.run([sys.executable, "-m", "fewlabels.cli.app", *COMMAND], check=True)
     return round(time.perf_counter() - began, 1)
 
 

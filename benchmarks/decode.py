@@ -13,10 +13,10 @@ from statistics import median
 from PIL import Image
 
 from benchmarks.harness import ResultFile
+from fewlabels._internal.environment import usable_cores
 from fewlabels.data.decoded import decoded_images
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.listing import listed
-from fewlabels.records import usable_cores
 
 REPEATS = 3
 NUMBER = 60_000

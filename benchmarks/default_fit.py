@@ -87,7 +87,7 @@ def measured(key: dict[str, Any], checkout: Path) -> dict[str, Any]:
     if key["method"] != "fit":
         command += ["--strategy", key["method"]]
     load, began = idle_load(), time.perf_counter()
-    program = [sys.executable, "-c", "from fewlabels.cli import main; main()"]
+    program = [sys.executable, "-c", "from fewlabels.cli.app import main; main()"]
     where = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "100"}
     done = subprocess.run(
         [*program, *command, "--out", str(out), "--logger", "none"],

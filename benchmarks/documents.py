@@ -27,12 +27,12 @@ from benchmarks.scale import (
     rate,
 )
 from benchmarks.worth import labels_needed
-from fewlabels.article.arms import ArticlePlan
-from fewlabels.article.summary import ArmSummary, claims, summarise
+from fewlabels._internal.files import written_whole
 from fewlabels.compare.plan import CompareSettings
-from fewlabels.evidence import sign_flip_p
-from fewlabels.files import written_whole
-from fewlabels.fit.features import kept
+from fewlabels.features.extractor import kept
+from fewlabels.metrics.paired_tests import sign_flip_p
+from fewlabels.tutorial.arms import ArticlePlan
+from fewlabels.tutorial.summary import ArmSummary, claims, summarise
 
 ROOT = Path(__file__).parent.parent
 SPEED_PLOT = ROOT / "docs" / "pretrain_speed.svg"

@@ -11,10 +11,10 @@ import onnxruntime
 import torch
 
 from benchmarks.harness import ResultFile
+from fewlabels.backbones.classifier import Classifier
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.form import Form, Preparation
-from fewlabels.export import INPUT, Shipped, exported
-from fewlabels.models.classifier import Classifier
+from fewlabels.deploy.export import INPUT, Shipped, exported
 
 ROUNDS = 9
 SECONDS = 0.7

@@ -6,12 +6,12 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.harness import ResultFile
+from fewlabels.augment.recipes import RECIPES
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.engine.precision import fastest_precision
-from fewlabels.monitor import LOOK_EVERY
-from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, Pretraining, PretrainSettings
-from fewlabels.views.recipes import RECIPES
+from fewlabels.ssl.collapse import LOOK_EVERY
+from fewlabels.ssl.pretrain import Engine, Pretraining, PretrainSettings
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.precision import fastest_precision
 
 ROUNDS = 9
 

@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fewlabels.files import write_json
-from fewlabels.records import provenance
+from fewlabels._internal.environment import provenance
+from fewlabels._internal.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -26,21 +26,22 @@ import torch
 
 from benchmarks.harness import ResultFile
 from benchmarks.methods import RUNS, pretrained
+from fewlabels._internal.seeding import seed_from
+from fewlabels.augment.recipes import fit_views
+from fewlabels.backbones.inference import outputs
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import UNLABELLED, ArraySource, balanced_indices
-from fewlabels.engine.precision import fastest_precision
-from fewlabels.engine.threads import computing_with
-from fewlabels.evaluate import evaluate
 from fewlabels.fit.arms import Lab
 from fewlabels.fit.fit import Fit
 from fewlabels.fit.paces import measured_paces
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.settings import FitSettings
 from fewlabels.fit.stages import Stages
-from fewlabels.observe import Observer
-from fewlabels.presets import DEFAULT
-from fewlabels.seeding import seed_from
-from fewlabels.views.recipes import fit_views
+from fewlabels.metrics.classification import evaluate
+from fewlabels.ssl.recipes import DEFAULT
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.precision import fastest_precision
+from fewlabels.training.threads import computing_with
 
 SEEDS = (0, 1, 2)
 LABELS = (20, 100, 1000, 10_000, 60_000)
@@ -144,7 +145,7 @@ def measured(key: dict[str, Any]) -> dict[str, Any]:
     fit = Fit(pool, settings, fit_views(1), folder, key["seed"], Observer, tested_on=len(splits.test), paces=counted)
     fitted = fit.go()
     seconds = round(time.perf_counter() - began, 1)
-    tested = evaluate(fitted.network, splits.test)
+    tested = evaluate(outputs(fitted.network, splits.test), splits.test)
     row = {**key, "labelled": len(pool.labelled), "macro_f1": round(tested.macro_f1, 4)}
     row |= {"ece": round(tested.calibration_error, 4), "chosen": fitted.strategy}
     if fitted.estimate is not None:

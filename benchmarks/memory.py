@@ -15,7 +15,7 @@ from fewlabels.data.fashion_mnist import fashion_mnist
 CHILD = """
 import re, sys
 from pathlib import Path
-from fewlabels.cli import main
+from fewlabels.cli.app import main
 try:
     main()
 finally:

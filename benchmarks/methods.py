@@ -17,19 +17,19 @@ import torch
 from sklearn.metrics import f1_score
 
 from benchmarks.harness import ResultFile
+from fewlabels._internal.environment import machine
+from fewlabels._internal.files import write_json
+from fewlabels._internal.tensors import load_exactly, read_weights
+from fewlabels.augment.recipes import RECIPES
+from fewlabels.backbones.inference import outputs
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import ArraySource, evenly_spaced
-from fewlabels.engine.precision import fastest_precision
-from fewlabels.evaluate import outputs
-from fewlabels.files import write_json
-from fewlabels.fit.probe import knn_probe, logistic_probe
-from fewlabels.methods import METHODS, Method
-from fewlabels.models.weights import load_exactly, read_weights
-from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
-from fewlabels.quality import rankme
-from fewlabels.records import machine
-from fewlabels.views.recipes import RECIPES
+from fewlabels.features.probes import knn_probe, logistic_probe
+from fewlabels.ssl.methods import METHODS, Method
+from fewlabels.ssl.metrics import rankme
+from fewlabels.ssl.pretrain import Engine, Pretraining, PretrainSettings, build_method
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.precision import fastest_precision
 
 BUDGET = 300.0
 PLANNED = 230.0

@@ -19,13 +19,13 @@ from rich.console import Console
 from benchmarks.harness import RESULTS, ResultFile
 from benchmarks.ratios import article_rows, ratios
 from benchmarks.rivals import Run, article, lightly, timed
-from fewlabels.article.methods import SIMSIAM
+from fewlabels._internal.files import write_bytes
+from fewlabels.augment.recipes import RECIPES
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import ArraySource, ImageSource
-from fewlabels.files import write_bytes
-from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, Pretraining, PretrainSettings, build_method
-from fewlabels.views.recipes import RECIPES
+from fewlabels.ssl.pretrain import Engine, Pretraining, PretrainSettings, build_method
+from fewlabels.training.callbacks import Observer
+from fewlabels.tutorial.methods import SIMSIAM
 
 COMMAND = "make benchmark-speed"
 THREADS = torch.get_num_threads()

@@ -12,14 +12,14 @@ import ray
 import torch
 
 from benchmarks.harness import ResultFile
+from fewlabels.augment.recipes import RECIPES, fit_views
+from fewlabels.backbones.architectures import make_backbone
+from fewlabels.backbones.weights import save_backbone
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.on_ray import cluster
 from fewlabels.compare.plan import CompareSettings
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.models.backbones import make_backbone
-from fewlabels.models.weights import save_backbone
-from fewlabels.observe import Observer
-from fewlabels.views.recipes import RECIPES, fit_views
+from fewlabels.training.callbacks import Observer
 
 ROUNDS = 5
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.harness import ResultFile
-from fewlabels.article.methods import SIMSIAM
+from fewlabels.augment.recipes import RECIPES
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, Pretraining, PretrainSettings
-from fewlabels.views.recipes import RECIPES
+from fewlabels.ssl.pretrain import Engine, Pretraining, PretrainSettings
+from fewlabels.training.callbacks import Observer
+from fewlabels.tutorial.methods import SIMSIAM
 
 ROUNDS = 7
 

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import RandAugment, v2
 from torchvision.transforms.functional import to_tensor
 
-from fewlabels.article.methods import SIMSIAM
+from fewlabels.augment.recipes import RECIPES, Recipe
+from fewlabels.backbones.architectures import ArticleBackbone
 from fewlabels.data.source import ArraySource
-from fewlabels.methods.simsiam import SimSiam
-from fewlabels.models.backbones import ArticleBackbone
-from fewlabels.views.recipes import RECIPES, Recipe
+from fewlabels.ssl.methods.simsiam import SimSiam
+from fewlabels.tutorial.methods import SIMSIAM
 
 Run = Callable[[int], float]
 """Trains so many steps and returns the seconds that took."""

@@ -15,14 +15,14 @@ from sklearn.metrics import f1_score
 
 from benchmarks.harness import ResultFile
 from benchmarks.methods import LABELS, RUNS, finished
+from fewlabels.augment.recipes import RECIPES, Recipe
+from fewlabels.backbones.inference import outputs
 from fewlabels.data.fashion_mnist import Splits, fashion_mnist
-from fewlabels.evaluate import outputs
-from fewlabels.fit.probe import logistic_probe
-from fewlabels.methods import METHODS, Method
-from fewlabels.observe import Observer
-from fewlabels.pretrain import Engine, PretrainSettings, pretrain
-from fewlabels.scores import label_free_scores
-from fewlabels.views.recipes import RECIPES, Recipe
+from fewlabels.features.probes import logistic_probe
+from fewlabels.ssl.methods import METHODS, Method
+from fewlabels.ssl.pretrain import Engine, PretrainSettings, pretrain
+from fewlabels.ssl.scores import label_free_scores
+from fewlabels.training.callbacks import Observer
 
 EPOCHS = 2
 SHORT_METHODS = ("simclr", "vicreg", "simsiam")

@@ -14,11 +14,11 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from benchmarks.harness import ResultFile
+from fewlabels._internal.seeding import seed_from
+from fewlabels.active.suggest import first_batch, next_batch
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.fit.gradients import gradient_features
+from fewlabels.features.hog import gradient_features
 from fewlabels.fit.kernel import kernel_ridge
-from fewlabels.seeding import seed_from
-from fewlabels.suggest import first_batch, next_batch
 
 LABELS = (100, 200, 400, 700, 1000)
 SEEDS = (0, 1, 2, 3, 4, 5)

@@ -11,10 +11,10 @@ from torch import Tensor
 from benchmarks.harness import ResultFile
 from benchmarks.pretrain_speed import floor
 from benchmarks.rivals import kornia_views, torchvision_views
-from fewlabels.article.methods import SIMSIAM
+from fewlabels.augment.recipes import RECIPES
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.pretrain import PretrainSettings
-from fewlabels.views.recipes import RECIPES
+from fewlabels.ssl.pretrain import PretrainSettings
+from fewlabels.tutorial.methods import SIMSIAM
 
 ROUNDS = 7
 

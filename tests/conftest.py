@@ -17,15 +17,15 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
-from fewlabels import cli
-from fewlabels.article.arms import ArticlePlan
-from fewlabels.article.run import ArticleRun, result
+from fewlabels.cli import app as cli
 from fewlabels.data.fashion_mnist import Splits, fashion_mnist
-from fewlabels.observe import make_logger
 from fewlabels.report.article import write_report
+from fewlabels.training.callbacks import make_logger
+from fewlabels.tutorial.arms import ArticlePlan
+from fewlabels.tutorial.run import ArticleRun, result
 
-LONG = ("test_processes", "test_pretrain", "test_choose", "test_run", "test_fit", "test_plan", "test_estimator")
-LONG += ("test_cli", "test_on_ray", "test_experts", "test_killed", "test_check", "test_browser", "test_recipes")
+LONG = ("test_processes", "test_pretrain", "test_select", "test_run", "test_fit", "test_plan", "test_sklearn")
+LONG += ("test_commands", "test_on_ray", "test_experts", "test_killed", "test_scan", "test_browser", "test_recipes")
 """Files that take longest: begun first, no worker is left with one of them while the other has nothing more to do."""
 TINY = ArticlePlan(few_labels=200, full_epochs=1, few_epochs=3, head_epochs=2, pretrain_epochs=2, comparison_epochs=1)
 

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fewlabels._internal.errors import InputError
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.weights import load_classifier, save_classifier
 from fewlabels.data.decode import LARGEST, decoded
 from fewlabels.data.form import Form, Preparation
-from fewlabels.errors import InputError
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.weights import load_classifier, save_classifier
 
 IMAGES, MODELS = 500, 200
 SECONDS = 5
@@ -179,7 +179,7 @@ BOMB = """
     import io, resource, struct, sys, zlib
     from PIL import Image
     from fewlabels.data.decode import decoded
-    from fewlabels.errors import InputError
+    from fewlabels._internal.errors import InputError
     import tifffile
     resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 

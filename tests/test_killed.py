@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fewlabels import cli
-from fewlabels.models.weights import read_weights
-from tests.test_pretrain import newest_step, same
+from fewlabels._internal.tensors import read_weights
+from fewlabels.cli import app as cli
+from tests.ssl.test_pretrain import newest_step, same
 
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload([__name__])

@@ -14,30 +14,30 @@ import numpy as np
 import torch
 
 from fewlabels import __version__
+from fewlabels._internal.files import write_json
+from fewlabels._internal.seeding import seeded
+from fewlabels.audit.near_duplicates import twins
+from fewlabels.backbones.architectures import make_backbone
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.inference import outputs
+from fewlabels.backbones.weights import save_backbone, save_classifier
 from fewlabels.compare.plan import Arm, Cell, CompareSettings, Kind
 from fewlabels.data.source import ArraySource, balanced_indices, digest, fingerprint, identity
-from fewlabels.data.twins import twins
-from fewlabels.engine.pairs import Views
-from fewlabels.engine.precision import Precision
-from fewlabels.engine.run_folder import engine_file, read_choice, refusing_damage
-from fewlabels.engine.settings import Engine, PretrainSettings
-from fewlabels.engine.threads import computing_with
-from fewlabels.evaluate import outputs
-from fewlabels.files import write_json
+from fewlabels.features.probes import knn_curve, logistic_probe
 from fewlabels.fit.arms import FineTune, Lab, NetworkArm, Probe, Supervised
 from fewlabels.fit.fit import Fit
 from fewlabels.fit.paces import measured_paces
 from fewlabels.fit.pool import Pool
-from fewlabels.fit.probe import knn_curve, logistic_probe
 from fewlabels.fit.settings import FitSettings
 from fewlabels.fit.stages import Stages, kept_array
-from fewlabels.models.backbones import make_backbone
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.weights import save_backbone, save_classifier
-from fewlabels.observe import Observer
-from fewlabels.presets import DEFAULT
-from fewlabels.pretrain import Pretraining, pretrain
-from fewlabels.seeding import seeded
+from fewlabels.ssl.pretrain import Pretraining, pretrain
+from fewlabels.ssl.recipes import DEFAULT
+from fewlabels.ssl.settings import Engine, PretrainSettings
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.pairs import Views
+from fewlabels.training.precision import Precision
+from fewlabels.training.run_folder import engine_file, read_choice, refusing_damage
+from fewlabels.training.threads import computing_with
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Bench:
         return file
 
     def pretraining_folder(self, method: str, pair: int) -> Path:
-        """Of a run of :func:`~fewlabels.pretrain.pretrain`."""
+        """Of a run of :func:`~fewlabels.ssl.pretrain.pretrain`."""
         return self.folder / "pretrained" / f"{method}-{pair}-{_digest_of(self._decided_of(method, pair))}"
 
     def epochs(self, method: str) -> int:

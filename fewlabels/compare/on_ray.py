@@ -18,14 +18,14 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
+from fewlabels._internal.environment import usable_cores, versions
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.files import write_bytes
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.plan import Cell
 from fewlabels.data.source import ArraySource, digest
-from fewlabels.engine.interrupts import stop_wish
-from fewlabels.errors import InputError
-from fewlabels.files import write_bytes
-from fewlabels.observe import Observer
-from fewlabels.records import usable_cores, versions
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.interrupts import stop_wish
 
 
 def _software() -> dict[str, str]:

@@ -10,15 +10,16 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from fewlabels._internal.umap import umap_projection
+from fewlabels.audit.label_errors import Doubt, doubtful
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.inference import outputs
+from fewlabels.backbones.weights import load_backbone, load_classifier
 from fewlabels.compare.cells import Bench
 from fewlabels.data.source import UNLABELLED, ArraySource, evenly_spaced
-from fewlabels.evaluate import outputs, probabilities
-from fewlabels.fit.doubt import Doubt, doubtful
 from fewlabels.fit.estimate import confusion_of
 from fewlabels.fit.pool import Pool
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.weights import load_backbone, load_classifier
-from fewlabels.projection import umap_projection
+from fewlabels.metrics.classification import probabilities
 
 POINTS, LABELLED, UNLABELLED_SHOWN = 10_000, 2000, 1000
 """At most; what they leave is for test images."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from fewlabels.errors import InputError, refuse_unknown
-from fewlabels.methods import METHODS
-from fewlabels.presets import DEFAULT
+from fewlabels._internal.errors import InputError, refuse_unknown
+from fewlabels.ssl.methods import METHODS
+from fewlabels.ssl.recipes import DEFAULT
 
 Kind = Literal["pixels", "supervised", "probe", "finetune", "fit"]
 

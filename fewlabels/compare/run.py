@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from fewlabels._internal.files import write_json
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.panels import Names, panels
 from fewlabels.compare.plan import Cell, CompareSettings
 from fewlabels.compare.trace import how_measured, pretrainings
 from fewlabels.compare.verdict import audit_line, judged
 from fewlabels.data.source import ArraySource, fingerprint, identity
-from fewlabels.engine.run_folder import refusing_damage
-from fewlabels.evidence import LEVEL, detectable, fewest_pairs
-from fewlabels.files import write_json
-from fewlabels.fit.features import kept
+from fewlabels.features.extractor import kept
 from fewlabels.fit.settings import FitSettings, refuse_unsuitable
+from fewlabels.metrics.paired_tests import LEVEL, detectable, fewest_pairs
+from fewlabels.training.run_folder import refusing_damage
 
 PROGRAM_BYTES = 1.5 * 2**30
 """Of the interpreter, the libraries and a training."""

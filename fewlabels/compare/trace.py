@@ -8,8 +8,8 @@ from typing import Any
 from fewlabels.compare.cells import Bench
 from fewlabels.data.source import fingerprint
 from fewlabels.fit.arms import FineTune, Supervised
-from fewlabels.methods import METHODS
-from fewlabels.monitor import judged
+from fewlabels.ssl.collapse import judged
+from fewlabels.ssl.methods import METHODS
 
 
 def pretrainings(bench: Bench) -> dict[str, Any]:

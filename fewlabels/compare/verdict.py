@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from fewlabels.compare.plan import BASELINE, Arm, Cell, CompareSettings
-from fewlabels.evidence import Difference, fewest_pairs, holm, paired_difference, pairs_needed, verdict
+from fewlabels.metrics.paired_tests import Difference, fewest_pairs, holm, paired_difference, pairs_needed, verdict
 
 SMALL = 0.005
 """A difference that lies within this on both sides makes none."""

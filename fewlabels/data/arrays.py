@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.decode import MOST_CHANNELS
 from fewlabels.data.form import STRETCHED_BY, Form, Preparation, stretch_of, stretched
 from fewlabels.data.listing import Listing, listing_of
 from fewlabels.data.source import UNLABELLED, evenly_spaced
-from fewlabels.errors import InputError
 
 ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
 LARGEST = 64 * 2**30

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from platformdirs import user_cache_path
 
+from fewlabels._internal.errors import InputError, did_you_mean, printable
 from fewlabels.data.arrays import ARRAYS, arrays_listed
 from fewlabels.data.decoded import Told, decoded_images
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.form import Form, Preparation
 from fewlabels.data.listing import Listing, divided, listed
 from fewlabels.data.source import UNLABELLED, ArraySource
-from fewlabels.errors import InputError, did_you_mean, printable
 
 FASHION_MNIST = "fashion-mnist"
 LEAST_TESTED = 10

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
-from fewlabels.errors import InputError, PassingError
+from fewlabels._internal.errors import InputError, PassingError
 
 LARGEST = 50_000_000
 """Pixels of one image, over all its channels; a larger one is refused before it is decoded."""

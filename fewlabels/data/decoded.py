@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fewlabels._internal.environment import usable_cores
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.files import explained, writable_folder, write_json, written_whole
 from fewlabels.data.form import (
     STRETCHED_BY,
     Failed,
@@ -26,9 +29,6 @@ from fewlabels.data.form import (
 from fewlabels.data.listing import Listing
 from fewlabels.data.source import ArraySource, digest, evenly_spaced
 from fewlabels.data.workers import WORKERS_FROM, workers
-from fewlabels.errors import InputError
-from fewlabels.files import explained, writable_folder, write_json, written_whole
-from fewlabels.records import usable_cores
 
 LOOKED_AT = 256
 """Images that tell what the others are like."""

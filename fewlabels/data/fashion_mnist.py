@@ -16,10 +16,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.files import written_whole
 from fewlabels.data.idx import idx_source
 from fewlabels.data.source import ArraySource
-from fewlabels.errors import InputError
-from fewlabels.files import written_whole
 
 CLASS_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fewlabels._internal.errors import InputError, PassingError
 from fewlabels.data.decode import LARGEST, MOST_CHANNELS, decoded
-from fewlabels.errors import InputError, PassingError
 
 SIDE = 96
 """Pixels of the longer side, at most, unless it is said."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.source import ArraySource
-from fewlabels.errors import InputError
 
 _UINT8 = 0x08
 

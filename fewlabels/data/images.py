@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.arrays import ARRAYS, arrays_read
 from fewlabels.data.form import Preparation, image_of
 from fewlabels.data.idx import read_idx
 from fewlabels.data.listing import SUFFIXES, Listing, listed
 from fewlabels.data.source import ArraySource
 from fewlabels.data.tables import TABLES
-from fewlabels.errors import InputError
 
 BATCH = 512
 

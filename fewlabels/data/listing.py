@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from fewlabels._internal.errors import InputError, did_you_mean
 from fewlabels.data.source import UNLABELLED
 from fewlabels.data.tables import SPLITS_THERE, TABLES, is_saved_dataset, table_of
-from fewlabels.errors import InputError, did_you_mean
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 UNLABELLED_FOLDER = "_unlabelled"

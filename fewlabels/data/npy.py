@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.source import UNLABELLED, Indices
-from fewlabels.errors import InputError
 
 
 class NpySource:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewlabels.seeding import generator
+from fewlabels._internal.seeding import generator
 
 
 def batches(num_images: int, batch_size: int, *key: int | str, drop_last: bool = False) -> Iterator[Tensor]:

@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from fewlabels.errors import InputError
-from fewlabels.seeding import generator
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.seeding import generator
 
 UNLABELLED = -1
 """The label of an image that has none: scikit-learn's convention."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
 
-from fewlabels.records import usable_cores
+from fewlabels._internal.environment import usable_cores
 
 WORKERS_FROM = 2000
 """Images from which several processes are worth their start."""

@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewlabels._internal.seeding import seed_from
+from fewlabels.backbones.classifier import MIRRORED, SHIFTED, Classifier
+from fewlabels.backbones.inference import TRIED, outputs, seconds_an_image
+from fewlabels.backbones.weights import load_backbone
 from fewlabels.data.source import digest, evenly_spaced
-from fewlabels.engine.pairs import Views
-from fewlabels.engine.precision import Precision
-from fewlabels.evaluate import TRIED, outputs, seconds_an_image
-from fewlabels.fit.features import Features
+from fewlabels.features.extractor import Features
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.kernel import KernelRidge, kernel_ridge
-from fewlabels.fit.loop import Loop, LoopSettings, Objective
 from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings, smoothed
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.propagation import propagated
 from fewlabels.fit.stages import Stages
-from fewlabels.models.classifier import MIRRORED, SHIFTED, Classifier
-from fewlabels.models.weights import load_backbone
-from fewlabels.seeding import seed_from
+from fewlabels.training.pairs import Views
+from fewlabels.training.precision import Precision
+from fewlabels.training.trainer import Loop, LoopSettings, Objective
 
 GOES_ON = 1 / 4
 """Of the learning rate, where a training goes on from a network that knows fewer labels."""

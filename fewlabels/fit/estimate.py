@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewlabels.seeding import seed_from
+from fewlabels._internal.seeding import seed_from
 
 DRAWS, FEWEST_DRAWS = 1000, 100
 MOST_RATES = 100_000_000

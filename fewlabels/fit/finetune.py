@@ -7,12 +7,12 @@ import torch
 from sklearn.preprocessing import normalize
 from torch import nn
 
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.inference import outputs
 from fewlabels.data.source import ArraySource
-from fewlabels.evaluate import outputs
+from fewlabels.features.probes import logistic_probe
 from fewlabels.fit.pool import Pool
-from fewlabels.fit.probe import logistic_probe
-from fewlabels.models.classifier import Classifier
-from fewlabels.optimizers import without_decay
+from fewlabels.training.optimizers import without_decay
 
 DECAY = 0.7
 """Of the learning rate, from a layer to the one below it."""

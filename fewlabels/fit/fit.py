@@ -14,11 +14,10 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from fewlabels import __version__
+from fewlabels._internal.errors import InputError, printable
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.inference import outputs
 from fewlabels.data.source import digest, evenly_spaced, identity
-from fewlabels.engine.pairs import Views
-from fewlabels.engine.precision import fastest_precision
-from fewlabels.errors import InputError, printable
-from fewlabels.evaluate import outputs
 from fewlabels.fit.arms import Arms, FineTune, Lab, NetworkArm, Student, Supervised, placed
 from fewlabels.fit.calibration import rarity, temperature_for, thresholds
 from fewlabels.fit.choice import SURE, heard, is_right, preferred
@@ -37,8 +36,9 @@ from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.prior import are_uneven, class_prior, shift_to
 from fewlabels.fit.settings import FitSettings, refuse_unsuitable
 from fewlabels.fit.stages import Stages
-from fewlabels.models.classifier import Classifier
-from fewlabels.observe import Observer
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.pairs import Views
+from fewlabels.training.precision import fastest_precision
 
 LOOKED_AT = 2000
 """Unlabelled images that shares of classes and the student's temperature are taken from, and that it is tested on."""

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewlabels._internal.seeding import seed_from
+from fewlabels.augment.cutmix import cutmix
 from fewlabels.data.order import Stream
 from fewlabels.data.source import ArraySource, evenly_spaced
-from fewlabels.engine.pairs import Views
-from fewlabels.fit.loop import Objective
 from fewlabels.fit.pool import Pool
-from fewlabels.seeding import seed_from
-from fewlabels.views.cutmix import cutmix
+from fewlabels.training.pairs import Views
+from fewlabels.training.trainer import Objective
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fewlabels.backbones.architectures import make_backbone, refuse_size
+from fewlabels.backbones.inference import TRIED, seconds_an_image, tried_images
 from fewlabels.data.source import ArraySource
-from fewlabels.evaluate import TRIED, seconds_an_image, tried_images
-from fewlabels.fit import gradients, patches
+from fewlabels.features import hog as gradients
+from fewlabels.features import patches
+from fewlabels.features.extractor import DIMENSIONS, Features, kept
 from fewlabels.fit.arms import Lab, NetworkArm, SelfTrain, Student, Supervised
-from fewlabels.fit.features import DIMENSIONS, Features, kept
 from fewlabels.fit.kernel import KernelRidge
 from fewlabels.fit.objectives import LabelSettings, SelfTrainingSettings
 from fewlabels.fit.pool import Pool
-from fewlabels.models.backbones import make_backbone, refuse_size
 
 RATE = 80e9
 """Floating-point operations a second, as a core of an AMD EPYC with AVX-512 does them in single precision."""

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from fewlabels.evaluate import seconds_an_image
+from fewlabels.backbones.inference import seconds_an_image
+from fewlabels.features.extractor import COMPARED
 from fewlabels.fit.arms import Arm, Arms, NetworkArm, SelfTrain, Student, Supervised
 from fewlabels.fit.budget import Budget
-from fewlabels.fit.features import COMPARED
 from fewlabels.fit.paces import features_paces
 from fewlabels.fit.pool import Pool, is_alone
 from fewlabels.fit.settings import FitSettings

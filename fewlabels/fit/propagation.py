@@ -15,7 +15,7 @@ def propagated(graph: sparse.csr_matrix, rows: np.ndarray, labels: np.ndarray, c
     they are equally frequent, and harms where they are not.
 
     Args:
-        graph: from :func:`~fewlabels.fit.neighbours.neighbour_graph`.
+        graph: from :func:`~fewlabels.features.knn_graph.neighbour_graph`.
         rows: int64 [M], the labelled ones.
         labels: int64 [M] in 0..K-1.
         classes: K.

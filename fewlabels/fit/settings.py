@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from fewlabels._internal.errors import InputError, refuse_unknown
+from fewlabels._internal.tensors import read_weights
+from fewlabels.backbones.architectures import make_backbone, refuse_size
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.weights import load_backbone
 from fewlabels.data.source import ArraySource
-from fewlabels.errors import InputError, refuse_unknown
-from fewlabels.models.backbones import make_backbone, refuse_size
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.weights import load_backbone, read_weights
 
 Strategy = Literal["auto", "supervised", "probe", "finetune", "kernel", "propagate", "selftrain"]
 LEAST_SIDE = 5

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewlabels.engine.checkpoints import discard_all
-from fewlabels.engine.run_folder import refuse_others, refusing_damage
-from fewlabels.files import write_bytes, write_json
-from fewlabels.fit.loop import Loop
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.weights import load_classifier, save_classifier
-from fewlabels.observe import Observer
+from fewlabels._internal.files import write_bytes, write_json
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.weights import load_classifier, save_classifier
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.checkpoints import discard_all
+from fewlabels.training.run_folder import refuse_others, refusing_damage
+from fewlabels.training.trainer import Loop
 
 
 class Stages:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from fewlabels.files import write_bytes
+from fewlabels._internal.files import write_bytes
 from fewlabels.report import figures
 from fewlabels.report.page import templates
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fewlabels.files import write_bytes
+from fewlabels._internal.files import write_bytes
 from fewlabels.report.page import templates
 
 NAME = "MODEL_CARD.md"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fewlabels.files import write_bytes
+from fewlabels._internal.files import write_bytes
 from fewlabels.report.page import page, refusing_damage
 
 FIRST = 24

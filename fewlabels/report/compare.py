@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 from PIL import Image
 
-from fewlabels.files import write_bytes
+from fewlabels._internal.files import write_bytes
 from fewlabels.report import charts
 from fewlabels.report.colours import class_colour
 from fewlabels.report.page import page, refusing_damage

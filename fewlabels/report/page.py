@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fewlabels.errors import InputError
+from fewlabels._internal.errors import InputError
 
 
 def templates(**options: Any) -> Environment:

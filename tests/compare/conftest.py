@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from fewlabels._internal.files import write_json
+from fewlabels.augment.recipes import RECIPES, fit_views
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.plan import CompareSettings
-from fewlabels.engine.tuning import Choice
-from fewlabels.files import write_json
 from fewlabels.fit.arms import SelfTrain
-from fewlabels.observe import Observer
-from fewlabels.views.recipes import RECIPES, fit_views
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.tuning import Choice
 
 SMALL: dict[str, Any] = {"labels": (30,), "pairs": 2, "budget": 600.0, "methods": ("simclr",)}
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.tensors import read_weights
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.plan import Arm, Cell, CompareSettings
 from fewlabels.compare.run import compare, plan_lines
 from fewlabels.compare.verdict import judged, sentence
 from fewlabels.data.source import ArraySource
-from fewlabels.errors import InputError
-from fewlabels.evidence import Difference
-from fewlabels.models.weights import read_weights
+from fewlabels.metrics.paired_tests import Difference
 from tests.compare.conftest import slow
 
 

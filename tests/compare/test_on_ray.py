@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 from torch import Tensor
 
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.tensors import read_weights
 from fewlabels.compare.cells import Bench
 from fewlabels.compare.plan import Arm, Cell
 from fewlabels.compare.run import compare
-from fewlabels.engine.pairs import Views
-from fewlabels.errors import InputError
 from fewlabels.fit.arms import SelfTrain
-from fewlabels.models.weights import read_weights
-from fewlabels.observe import Observer
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.pairs import Views
 from tests.compare.conftest import of_one_pair, slow
 
 ray = pytest.importorskip("ray", reason="pip install 'fewlabels[ray]'")

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.arrays import arrays_listed, arrays_read
-from fewlabels.errors import InputError
 
 
 def saved(file: Path, **arrays) -> Path:

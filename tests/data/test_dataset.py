@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.dataset import opened
-from fewlabels.errors import InputError
 
 
 def pictures(fmnist, folder: Path, columns: dict[str, list[str]]) -> Path:

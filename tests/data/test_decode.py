@@ -8,9 +8,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data import decode
 from fewlabels.data.decode import decoded
-from fewlabels.errors import InputError
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data import decoded as module
 from fewlabels.data.decoded import decoded_images
 from fewlabels.data.form import Form, formed, write_formed
 from fewlabels.data.listing import listed
-from fewlabels.errors import InputError
 
 
 def written(fmnist, folder: Path, number: int = 60) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import FashionMNIST
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data import fashion_mnist as module
 from fewlabels.data.fashion_mnist import CLASS_NAMES, FILES, fashion_mnist, fetch, locate
-from fewlabels.errors import InputError
 
 
 def test_classes_are_named_as_elsewhere():

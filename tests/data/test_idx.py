@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.idx import idx_source, read_idx
-from fewlabels.errors import InputError
 
 
 def idx_bytes(array: np.ndarray, kind: int = 8) -> bytes:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data import images as module
 from fewlabels.data.form import Form, Preparation
 from fewlabels.data.images import found_images, image_batches
-from fewlabels.errors import InputError
 
 GRAY = Preparation(Form(1, 28, 28, "uint8"))
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewlabels.commands.csv_output import harmless
+from fewlabels._internal.errors import InputError
+from fewlabels.cli.csv_output import harmless
 from fewlabels.data.listing import divided, listed
-from fewlabels.errors import InputError
 
 
 def picture(file: Path) -> None:

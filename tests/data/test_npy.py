@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.npy import NpySource
 from fewlabels.data.source import ArraySource, fingerprint
-from fewlabels.errors import InputError
 
 
 @pytest.mark.parametrize("shape", [(10, 4, 5), (10, 3, 4, 5)])

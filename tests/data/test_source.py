@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.source import ArraySource, balanced_indices
-from fewlabels.errors import InputError
 
 
 def source(n: int = 10, classes: int = 3) -> ArraySource:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewlabels.data.facts import facts_of
+from fewlabels.audit.file_facts import facts_of
 from fewlabels.data.form import Form, write_formed
 from fewlabels.data.workers import workers
 

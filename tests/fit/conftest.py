@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
+from fewlabels.backbones.architectures import BACKBONES, SmallBackbone
 from fewlabels.data.source import fingerprint
+from fewlabels.features.extractor import Features
 from fewlabels.fit import arms
-from fewlabels.fit.features import Features
 from fewlabels.fit.objectives import SelfTrainingSettings
-from fewlabels.models.backbones import BACKBONES, SmallBackbone
 from tests.fit.small_fits import STEPS
 
 MADE: dict[str, Any] = {}

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from fewlabels.augment.recipes import fit_views
 from fewlabels.data.source import balanced_indices
 from fewlabels.fit import fit
 from fewlabels.fit.cross_fit import RARE, CrossFitted
 from fewlabels.fit.fit import Fit, Fitted
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.settings import FitSettings
-from fewlabels.observe import Observer
-from fewlabels.views.recipes import fit_views
+from fewlabels.training.callbacks import Observer
 
 STEPS = {"supervised": 50, "finetune": 10, "selftrain": 30, "student": 120}
 """Of each training, with the fixture ``short``."""

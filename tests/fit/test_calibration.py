@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from fewlabels.evaluate import calibration_error
 from fewlabels.fit.calibration import pool_weights, rarity, temperature_for, thresholds
+from fewlabels.metrics.classification import calibration_error
 
 
 def drawn(t: float, number: int = 4000, seed: int = 0):

@@ -3,10 +3,10 @@ import pytest
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import balanced_indices
+from fewlabels.data.splits import folds
+from fewlabels.features.hog import gradient_features
 from fewlabels.fit.estimate import confusion_of, expected_macro_f1, lost_by, macro_f1, mean_of_classes
-from fewlabels.fit.gradients import gradient_features
 from fewlabels.fit.kernel import kernel_ridge
-from fewlabels.fit.pool import folds
 
 TRUE = np.array([[0.9, 0.1, 0.0], [0.05, 0.85, 0.1], [0.0, 0.3, 0.7]])
 

@@ -11,14 +11,14 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics import f1_score
 
 from fewlabels.data.source import ArraySource
-from fewlabels.fit import neighbours
+from fewlabels.features import knn_graph as neighbours
+from fewlabels.features.extractor import COMPARED, Features, kept
+from fewlabels.features.hog import ORIENTATIONS, gradient_features, num_features, orientation_votes
+from fewlabels.features.knn_graph import ONE_SIDED, neighbour_graph, smoothed
+from fewlabels.features.patches import Patches
 from fewlabels.fit.choice import is_right
 from fewlabels.fit.cross_fit import CrossFitted, pooled
-from fewlabels.fit.features import COMPARED, Features, kept
-from fewlabels.fit.gradients import ORIENTATIONS, gradient_features, num_features, orientation_votes
 from fewlabels.fit.kernel import CHOSEN_BY, PENALTIES, WIDTHS, _chosen_by, _left_out, _left_out_error, kernel_ridge
-from fewlabels.fit.neighbours import ONE_SIDED, neighbour_graph, smoothed
-from fewlabels.fit.patches import Patches
 from fewlabels.fit.pool import Pool
 from fewlabels.fit.propagation import ALPHA, propagated
 

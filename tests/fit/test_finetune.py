@@ -4,12 +4,13 @@ import torch
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.inference import outputs
 from fewlabels.data.source import ArraySource
-from fewlabels.evaluate import outputs, probabilities
+from fewlabels.features.probes import logistic_probe
 from fewlabels.fit.finetune import layerwise, probed_head, with_head
 from fewlabels.fit.pool import Pool
-from fewlabels.fit.probe import logistic_probe
-from fewlabels.models.classifier import Classifier
+from fewlabels.metrics.classification import probabilities
 
 
 @pytest.mark.parametrize("classes", [[0, 1, 2], [0, 1], [0, 2]])

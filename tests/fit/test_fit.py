@@ -6,9 +6,14 @@ import pytest
 import torch
 from scipy.special import softmax
 
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.seeding import seed_from
+from fewlabels.augment.recipes import fit_views
+from fewlabels.backbones.architectures import ArticleBackbone
+from fewlabels.backbones.classifier import Classifier
+from fewlabels.backbones.inference import outputs
+from fewlabels.backbones.weights import load_classifier, save_backbone, save_classifier
 from fewlabels.data.source import ArraySource, balanced_indices
-from fewlabels.errors import InputError
-from fewlabels.evaluate import evaluate, outputs, probabilities
 from fewlabels.fit import arms, fit
 from fewlabels.fit.budget import Budget
 from fewlabels.fit.cross_fit import RARE, CrossFitted
@@ -16,12 +21,8 @@ from fewlabels.fit.fit import Fit
 from fewlabels.fit.pool import Pool, held_out
 from fewlabels.fit.settings import FitSettings
 from fewlabels.fit.stages import Stages
-from fewlabels.models.backbones import ArticleBackbone
-from fewlabels.models.classifier import Classifier
-from fewlabels.models.weights import load_classifier, save_backbone, save_classifier
-from fewlabels.observe import Observer
-from fewlabels.seeding import seed_from
-from fewlabels.views.recipes import fit_views
+from fewlabels.metrics.classification import evaluate, probabilities
+from fewlabels.training.callbacks import Observer
 from tests.fit.small_fits import (
     STEPS,
     all_are_heard,
@@ -44,14 +45,14 @@ def test_all_arms_are_tried_and_the_best_is_taken(short, fmnist, tmp_path: Path)
     assert made.strategy in (best, *nearly)  # which are taken if they are nearly as good
     assert made.estimate.macro_f1 == pytest.approx(made.tried[made.strategy], abs=0.04)
     assert made.estimate.low < made.estimate.macro_f1 < made.estimate.high
-    assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
+    assert evaluate(outputs(made.network, fmnist.test.first_k(500)), fmnist.test.first_k(500)).macro_f1 > 0.6
 
 
 def test_a_teacher_that_has_learned_nothing_is_not_listened_to(short, monkeypatch, fmnist, tmp_path: Path):
     monkeypatch.setattr(arms.SelfTrain, "train", untrained)
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
     assert made.tried["selftrain"] == pytest.approx(made.tried["committee"], abs=0.03)
-    assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
+    assert evaluate(outputs(made.network, fmnist.test.first_k(500)), fmnist.test.first_k(500)).macro_f1 > 0.6
 
 
 def test_self_training_ends_in_a_student_that_learned_from_all_images(short, monkeypatch, fmnist, tmp_path: Path):
@@ -73,7 +74,7 @@ def test_an_expert_without_a_network_is_learned_by_one(short, monkeypatch, fmnis
     made = fitted(pool_of(fmnist), tmp_path, strategy="kernel")
     assert list(made.tried) == ["supervised", "kernel"]
     assert made.strategy == "kernel"
-    assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
+    assert evaluate(outputs(made.network, fmnist.test.first_k(500)), fmnist.test.first_k(500)).macro_f1 > 0.6
 
 
 def test_where_every_image_has_a_label_nothing_is_left_to_self_training(shortest, fmnist, tmp_path: Path):
@@ -89,7 +90,7 @@ def test_a_student_that_has_not_learned_from_its_teachers_is_not_taken(short, mo
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain", teacher="small")
     assert "the next best is taken" in "".join(made.said)
     assert made.strategy == "supervised"
-    assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.4
+    assert evaluate(outputs(made.network, fmnist.test.first_k(500)), fmnist.test.first_k(500)).macro_f1 > 0.4
 
 
 def test_a_teacher_with_the_right_backbone_is_taken_where_the_student_has_forgotten(
@@ -107,7 +108,7 @@ def test_a_teacher_with_the_right_backbone_is_taken_where_the_student_has_forgot
     made = fitted(pool_of(fmnist), tmp_path, strategy="selftrain")
     assert made.strategy == "selftrain"
     assert "teacher: agrees with all before it" in made.said[-2]
-    assert evaluate(made.network, fmnist.test.first_k(500)).macro_f1 > 0.6
+    assert evaluate(outputs(made.network, fmnist.test.first_k(500)), fmnist.test.first_k(500)).macro_f1 > 0.6
 
 
 def test_a_teacher_need_not_agree_with_who_knows_less(shortest, monkeypatch, fmnist, tmp_path: Path):

@@ -4,11 +4,11 @@ import torch
 from scipy.special import softmax
 from torch.nn import functional as F
 
+from fewlabels.augment.cutmix import cutmix
+from fewlabels.backbones.classifier import Classifier
 from fewlabels.data.source import ArraySource
 from fewlabels.fit.objectives import Distillation, Labels, LabelSettings, SelfTraining, SelfTrainingSettings
 from fewlabels.fit.pool import Pool
-from fewlabels.models.classifier import Classifier
-from fewlabels.views.cutmix import cutmix
 
 NAMES = ("a", "b", "c")
 

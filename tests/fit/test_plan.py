@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewlabels.augment.recipes import fit_views
+from fewlabels.backbones.architectures import ArticleBackbone
+from fewlabels.backbones.weights import save_backbone
 from fewlabels.fit import arms, fit
 from fewlabels.fit.budget import Budget
 from fewlabels.fit.fit import Fit
-from fewlabels.fit.loop import Loop
 from fewlabels.fit.paces import features_paces
 from fewlabels.fit.plan import NEIGHBOUR, SMOOTHED, Plan
 from fewlabels.fit.settings import FitSettings
 from fewlabels.fit.stages import Stages
-from fewlabels.models.backbones import ArticleBackbone
-from fewlabels.models.weights import save_backbone
-from fewlabels.observe import Observer
-from fewlabels.views.recipes import fit_views
+from fewlabels.training.callbacks import Observer
+from fewlabels.training.trainer import Loop
 from tests.fit.small_fits import (
     STEPS,
     all_are_heard,

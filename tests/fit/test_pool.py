@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from fewlabels._internal.errors import InputError
 from fewlabels.data.source import ArraySource
-from fewlabels.errors import InputError
-from fewlabels.fit.pool import MANY, Pool, folds, held_out
+from fewlabels.data.splits import folds
+from fewlabels.fit.pool import MANY, Pool, held_out
 
 
 def source(labels) -> ArraySource:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from fewlabels.augment.recipes import fit_views
+from fewlabels.backbones.classifier import Classifier
 from fewlabels.data.source import ArraySource
 from fewlabels.fit.arms import Lab, Student
 from fewlabels.fit.pool import Pool
-from fewlabels.models.classifier import Classifier
-from fewlabels.views.recipes import fit_views
 
 LAB = Lab(SimpleNamespace(), *fit_views(1), 0, torch.device("cpu"), "32-true")
 

@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix
 from fewlabels.compare.plan import CompareSettings
 from fewlabels.compare.verdict import sentence
 from fewlabels.data.fashion_mnist import Splits
-from fewlabels.evidence import Difference, holm, sign_flip_p, verdict
+from fewlabels.metrics.paired_tests import Difference, holm, sign_flip_p, verdict
 
 AHEAD = {
     "pixels": -4.4, "supervised": 0.0, "untrained-probe": -7.2, "mocov2-probe": 0.3, "mocov2-finetune": 1.9,

@@ -9,7 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from fewlabels.files import write_json
+from fewlabels._internal.files import write_json
 from fewlabels.report.card import write_card
 
 CLASSES = ["boot", "bag", "shirt"]

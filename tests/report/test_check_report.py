@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fewlabels.errors import InputError
-from fewlabels.files import write_json
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.files import write_json
 from fewlabels.report.check import write_check_report
 
 HOSTILE = ("<script>document.title='owned'</script>", '"><img src=x onerror=document.title="owned">', "[b]\udcff\u202e")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewlabels.errors import InputError
-from fewlabels.files import write_json
+from fewlabels._internal.errors import InputError
+from fewlabels._internal.files import write_json
 from fewlabels.report.compare import write_compare_report
 from tests.report.example import make_panels, make_result, make_sprite
 

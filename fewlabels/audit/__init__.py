@@ -1,0 +1,1 @@
+"""`fewlabels check`: broken files, near-duplicates, label issues, outliers."""

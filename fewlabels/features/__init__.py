@@ -1,0 +1,1 @@
+"""Numbers that describe images without labels."""

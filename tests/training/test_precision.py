@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+
+from fewlabels.training.precision import fastest_precision
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(not CPUINFO.is_file(), reason="asks Linux what the processor can do")
+def test_it_follows_what_the_system_says_of_the_processor():
+    found = [line for line in CPUINFO.read_text().splitlines() if line.startswith("flags")]
+    flags = set(found[0].split()) if found else set()
+    fast = flags & {"avx512_bf16", "amx_tile"}
+    assert fastest_precision("cpu") == ("bf16-mixed" if fast else "32-true")
+
+
+def test_other_devices_stay_in_single_precision():
+    assert fastest_precision("cuda") == fastest_precision("mps") == "32-true"
