@@ -1,1 +1,1 @@
-"""Experiments whose figures the documentation quotes."""
+"""Benchmarks whose results the documentation quotes."""

@@ -1,4 +1,4 @@
-"""The tutorial in full on the real data: benchmarks/results/article.json. Takes long, and goes on where it stopped."""
+"""Run all experiments of the tutorial on Fashion-MNIST. An interrupted run resumes."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ COLUMNS = ("arm", "seed", "labels", "epochs", "pretrain_epochs", "macro_f1", "ac
 
 
 def main() -> None:
-    """Run what is missing."""
+    """Run the experiments that have no row yet."""
     data = fashion_mnist()
     folder = Path("runs/article")
     results = ResultFile("article", "python -m benchmarks.article", keys=("arm", "seed"))

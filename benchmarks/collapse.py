@@ -1,8 +1,8 @@
-"""Does the guard find what was made to collapse, soon, and name why; and is it silent while all is well?
+"""Detection rate, named causes and false alarms of the collapse monitor, on faulty and healthy pretraining runs.
 
-Seeds are not those that its thresholds were set on. A run made to collapse ends at the verdict, or after an epoch
-without one; a healthy one trains an epoch. ``knn_macro_f1``, with the tutorial's 1,000 labels, says what the fault has
-cost until then; the guard reads no label.
+The thresholds of the monitor were set on runs with other seeds. A faulty run ends at the verdict, or after an epoch
+without one. A healthy run trains for an epoch. ``knn_macro_f1`` is the score of a k-NN probe on the tutorial's 1,000
+labels at the end of the run; the monitor reads no label.
 """
 
 import json
@@ -31,23 +31,23 @@ from fewlabels.ssl.methods import METHODS, Method, MethodOutput
 from fewlabels.ssl.methods.byol import BYOL
 from fewlabels.ssl.methods.moco import MoCoV2Settings
 from fewlabels.ssl.methods.simsiam import SimSiam
-from fewlabels.ssl.pretrain import Collapsed, Engine, Pretraining, PretrainSettings
+from fewlabels.ssl.pretrain import Collapsed, ComputeConfig, Pretraining, PretrainSettings
 from fewlabels.training.callbacks import Observer
 from fewlabels.tutorial.methods import SIMSIAM
 
 SEEDS = (6, 7)
 LABELS = 1000
-STEPS_WITHOUT_VERDICT = 500
-"""After so many a run with tiny batches, whose epochs are long, counts as not found."""
+MAX_FAULTY_STEPS = 500
+"""Steps after which a faulty run ends without a verdict: with tiny batches an epoch is long. Not tuned."""
 
 
 def cosine(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Mean negative cosine with a gradient to both."""
+    """Return the mean negative cosine similarity, with a gradient to both arguments."""
     return -F.cosine_similarity(p, z, dim=1, eps=1e-6).mean()
 
 
 class LeakySimSiam(SimSiam):
-    """Without the stop-gradient."""
+    """SimSiam without the stop-gradient."""
 
     def forward(self, x0: torch.Tensor, x1: torch.Tensor) -> MethodOutput:
         z0, z1 = self.encode(x0), self.encode(x1)
@@ -55,51 +55,51 @@ class LeakySimSiam(SimSiam):
 
 
 class LeakyBYOL(BYOL):
-    """Its own projections, with a gradient, in place of the slow copy's."""
+    """BYOL whose targets are its own projections, with a gradient, instead of those of the momentum encoder."""
 
     def forward(self, x0: torch.Tensor, x1: torch.Tensor) -> MethodOutput:
         z0, z1 = self.encode(x0), self.encode(x1)
         return MethodOutput(4 + 2 * cosine(self.predictor(z0), z1) + 2 * cosine(self.predictor(z1), z0), z0)
 
 
-def leak(method: Method) -> None:
-    """Let gradients into the target."""
+def remove_stop_gradient(method: Method) -> None:
+    """Let gradients flow into the target."""
     method.__class__ = {SimSiam: LeakySimSiam, BYOL: LeakyBYOL}[type(method)]
 
 
-def no_predictor(method: Method) -> None:
-    """Compare projections with projections."""
+def remove_predictor(method: Method) -> None:
+    """Replace the predictor by the identity."""
     method.predictor = nn.Identity()
 
 
-def no_momentum(method: Method) -> None:
-    """Let the slow copy be the network itself."""
+def remove_momentum(method: Method) -> None:
+    """Set the momentum to 0, so that the momentum encoder equals the network."""
     vars(method)["momentum"] = 0.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run, and what is wrong with it."""
+    """A pretraining run and its planted fault."""
 
     name: str
     method: str
     cause: str | None = None
-    """As the guard would call it; None: nothing is wrong."""
+    """Cause that the monitor should name; None: the run is healthy."""
     plant: Callable[[Method], None] | None = None
     views: Recipe = RECIPES["gray-small"]  # type: ignore[assignment]
     source: str = "fashion-mnist"
     rate: float = 1.0
-    """Times the method's own."""
+    """Factor of the method's default learning rate."""
     batch_size: int = 256
     method_settings: Any = None
-    """None: the method's defaults."""
+    """None: the defaults of the method."""
     epochs: int = 1
-    """To be trained, of a schedule over 20."""
+    """Epochs that are trained; the learning-rate schedule is over 20."""
 
 
-WRONG = (
-    *(Case("no stop-gradient", method, "stop-gradient", leak) for method in ("simsiam", "byol")),
-    *(Case("no predictor", method, "predictor", no_predictor) for method in ("simsiam", "byol")),
+FAULTY = (
+    *(Case("no stop-gradient", method, "stop-gradient", remove_stop_gradient) for method in ("simsiam", "byol")),
+    *(Case("no predictor", method, "predictor", remove_predictor) for method in ("simsiam", "byol")),
     *(
         Case("learning rate x30", method, "learning rate", rate=30)
         for method in ("simsiam", "byol", "vicreg", "barlow-twins", "mocov3")
@@ -109,10 +109,12 @@ WRONG = (
     *(Case("batch of 2", method, "batch", batch_size=2) for method in ("simsiam", "vicreg")),
     Case("nearly constant images", "simclr", "images", source="constant"),
     Case("four images, over and over", "vicreg", "images", source="four"),
-    Case("momentum 0", "mocov2", "momentum", no_momentum),
-    Case("momentum 0, queue of 8,192", "mocov2", "momentum", no_momentum, method_settings=MoCoV2Settings(queue=8192)),
+    Case("momentum 0", "mocov2", "momentum", remove_momentum),
+    Case(
+        "momentum 0, queue of 8,192", "mocov2", "momentum", remove_momentum, method_settings=MoCoV2Settings(queue=8192)
+    ),
 )
-WELL = (
+HEALTHY = (
     *(Case("as it comes", method) for method in METHODS),
     Case("batch of 64", "vicreg", batch_size=64),
     Case("batch of 32", "barlow-twins", batch_size=32),
@@ -121,14 +123,14 @@ WELL = (
     Case("the tutorial's settings", "simsiam", method_settings=SIMSIAM),
     Case("learning rate x1/3", "vicreg", rate=1 / 3),
     Case("learning rate x1/10", "mocov2", rate=0.1),
-    # First taken for a collapse; neither its features nor its projections are any worse for it.
-    Case("momentum 0, queue of 1,024", "mocov2", plant=no_momentum, method_settings=MoCoV2Settings(queue=1024)),
+    # No collapse: with a short queue, features and projections are as good as with momentum.
+    Case("momentum 0, queue of 1,024", "mocov2", plant=remove_momentum, method_settings=MoCoV2Settings(queue=1024)),
     *(Case("digits, 8x8 made 28x28", method, source="digits", batch_size=128, epochs=15) for method in METHODS),
 )
 
 
 def sources() -> dict[str, ArraySource]:
-    """The sets of images, by name."""
+    """Return the image sources by name."""
     real = fashion_mnist().train
     drawn = np.random.default_rng(0)
     noise = (100 + drawn.integers(0, 2, real.images.shape)).astype(np.uint8)
@@ -142,19 +144,19 @@ def sources() -> dict[str, ArraySource]:
     }
 
 
-def measured(case: Case, seed: int, source: ArraySource, labelled: ArraySource, test: ArraySource) -> dict[str, Any]:
-    """One row."""
+def run_case(case: Case, seed: int, source: ArraySource, labelled: ArraySource, test: ArraySource) -> dict[str, Any]:
+    """Run a case and return its row."""
     settings = PretrainSettings(case.method, 20, case.method_settings, batch_size=case.batch_size)
     settings = replace(settings, lr=case.rate * settings.of_method.optimizer.lr)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        engine = Engine(tune=False, checkpoint_seconds=3600)
-        run = Pretraining(source, case.views, settings, Path(name), seed, Observer(case.method), engine)
+        compute = ComputeConfig(tune=False, checkpoint_seconds=3600)
+        run = Pretraining(source, case.views, settings, Path(name), seed, Observer(case.method), compute)
         if case.plant is not None:
             case.plant(run.method)
         steps = case.epochs * run.per_epoch
         if case.cause:
-            steps = min(steps, STEPS_WITHOUT_VERDICT)
+            steps = min(steps, MAX_FAULTY_STEPS)
         verdict, step = None, 0
         try:
             for step in run.steps():
@@ -171,25 +173,25 @@ def measured(case: Case, seed: int, source: ArraySource, labelled: ArraySource, 
         row |= {"kind": verdict.kind, "line": verdict.line}
     if case.source == "fashion-mnist" and step:
         probe = knn_probe(outputs(run.method.backbone, labelled), labelled.labels)
-        guessed = probe.estimator.predict(outputs(run.method.backbone, test))
-        row["knn_macro_f1"] = round(f1_score(test.labels, guessed, average="macro"), 4)
-    if run.guard.readings:
-        row["reading"] = {name: round(value, 3) for name, value in run.guard.figures().items()}
+        predicted = probe.estimator.predict(outputs(run.method.backbone, test))
+        row["knn_macro_f1"] = round(f1_score(test.labels, predicted, average="macro"), 4)
+    if run.monitor.history:
+        row["reading"] = {name: round(value, 3) for name, value in run.monitor.latest_metrics().items()}
     return {**row, "seconds": round(time.perf_counter() - began, 1)}
 
 
 def main() -> None:
-    """Measure what has no row yet."""
+    """Measure the cases that have no row yet."""
     file = ResultFile("collapse", "python -m benchmarks.collapse", keys=("case", "method", "seed"))
-    of = sources()
-    labelled = of["fashion-mnist"].first_k(LABELS)
-    # What the fault has cost is shown on training images that the probe has not seen.
-    unseen = of["fashion-mnist"].subset(slice(LABELS, 3 * LABELS))
+    by_name = sources()
+    labelled = by_name["fashion-mnist"].first_k(LABELS)
+    # The k-NN probe is scored on training images that it was not fitted to.
+    unseen = by_name["fashion-mnist"].subset(slice(LABELS, 3 * LABELS))
     for seed in SEEDS:
-        for case in (*WRONG, *WELL):
+        for case in (*FAULTY, *HEALTHY):
             if file.has(case=case.name, method=case.method, seed=seed):
                 continue
-            row = measured(case, seed, of[case.source], labelled, unseen)
+            row = run_case(case, seed, by_name[case.source], labelled, unseen)
             file.add(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
 

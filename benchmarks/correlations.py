@@ -1,4 +1,4 @@
-"""How well label-free scores order runs as their probes do: Spearman's rho with its interval."""
+"""Rank correlation (Spearman's rho) between label-free scores and linear probes, with its interval."""
 
 from typing import Any, NamedTuple
 
@@ -6,10 +6,11 @@ import numpy as np
 from scipy.stats import rankdata
 
 RESAMPLES = 2000
+"""Resamples of the bootstrap. Not tuned."""
 
 
 class Correlation(NamedTuple):
-    """Rho over so many runs, with the middle 95% of its bootstrap over runs."""
+    """Spearman's rho over a number of runs, with its 95% bootstrap interval over runs."""
 
     rho: float
     low: float
@@ -18,24 +19,27 @@ class Correlation(NamedTuple):
 
 
 def correlation(rows: list[dict[str, Any]], score: str, within_methods: bool) -> Correlation:
-    """Of a score with the probe's macro-F1.
+    """Return the rank correlation of a score with the macro-F1 of the probe.
 
-    Within methods: each run's ranks are those among runs of its method and group, less their mean, so that differences
-    between methods count for nothing. Runs are drawn again within their method.
+    Args:
+        rows: of ``scores.json``, one per run.
+        score: its name.
+        within_methods: True: runs are ranked among those of their method and group, and ranks are centred there, so
+            that differences between methods do not count. Runs are resampled within method and group.
     """
     values = np.array([[row["scores"][score], row["probe_macro_f1"]] for row in rows])
-    of = [(row["group"], row["method"]) if within_methods else () for row in rows]
-    places = [np.array([place for place, other in enumerate(of) if other == each]) for each in sorted(set(of))]
-    places = [each for each in places if len(each) > 2]
-    drawn = np.random.default_rng(0)
-    again = [[drawn.choice(each, len(each)) for each in places] for _ in range(RESAMPLES)]
-    low, high = np.nanpercentile(_rho(values, list(map(np.stack, zip(*again, strict=True)))), [2.5, 97.5])
-    (rho,) = _rho(values, [each[None] for each in places])
-    return Correlation(float(rho), float(low), float(high), sum(map(len, places)))
+    keys = [(row["group"], row["method"]) if within_methods else () for row in rows]
+    groups = [np.array([index for index, other in enumerate(keys) if other == key]) for key in sorted(set(keys))]
+    groups = [group for group in groups if len(group) > 2]
+    rng = np.random.default_rng(0)
+    resamples = [[rng.choice(group, len(group)) for group in groups] for _ in range(RESAMPLES)]
+    low, high = np.nanpercentile(_rho(values, list(map(np.stack, zip(*resamples, strict=True)))), [2.5, 97.5])
+    (rho,) = _rho(values, [group[None] for group in groups])
+    return Correlation(float(rho), float(low), float(high), sum(map(len, groups)))
 
 
 def _rho(values: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
-    """Float [R] of values [N, 2], whose rows are drawn R times for each group: int64 [R, M]."""
+    """Return rho, float [R], of values [N, 2], with R resamples of rows for each group: int64 [R, M]."""
     centred = []
     for group in groups:
         ranks = rankdata(values[group], axis=1)

@@ -131,12 +131,13 @@ def main() -> None:
     parser.add_argument("--phase", default="after", help="before or after the redesign [after]")
     parser.add_argument("--checkout", type=Path, default=Path(), help="the checkout that is measured [.]")
     parser.add_argument("--draws", type=int, default=3, help="draws of the labels [3]")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS, help="what is measured [both]")
     chosen = parser.parse_args()
     checkout = chosen.checkout.resolve()
     file = ResultFile("default_fit", "python -m benchmarks.default_fit", keys=KEYS)
     for draw in range(chosen.draws):
         for data, labels in SETTINGS:
-            for method in METHODS:
+            for method in chosen.methods:
                 key = dict(zip(KEYS, (chosen.phase, data, labels, draw, method), strict=True))
                 if not file.has(**key):
                     row = measured(key, checkout) | {"cpu": file.head["machine"]["cpu"], "commit": commit_of(checkout)}

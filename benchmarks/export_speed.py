@@ -1,4 +1,4 @@
-"""Images per second from raw pixels to probabilities: onnxruntime beside eager torch, in turn, one thread each."""
+"""Images per second from raw pixels to probabilities: onnxruntime and eager torch in turn, one thread each."""
 
 import time
 from collections.abc import Callable
@@ -13,12 +13,12 @@ import torch
 from benchmarks.harness import ResultFile
 from fewlabels.backbones.classifier import Classifier
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.data.form import Form, Preparation
-from fewlabels.deploy.export import INPUT, Shipped, exported
+from fewlabels.data.preprocessing import ImageSpec, Preprocessing
+from fewlabels.deploy.export import INPUT_NAME, ExportedModule, export_classifier
 
 ROUNDS = 9
-SECONDS = 0.7
-"""Of an arm's turn, about."""
+TURN_SECONDS = 0.7
+"""Duration of a runtime's turn in a round. Not tuned."""
 BATCHES = (1, 256)
 
 
@@ -31,17 +31,17 @@ def main() -> None:
         if all(file.has(backbone=backbone, batch=batch) for batch in BATCHES):
             continue
         classifier = Classifier(backbone, test.class_names).eval()
-        preparation = Preparation(Form(*test.shape, "uint8"))
-        content, _ = exported(classifier, preparation, "onnx")
-        shipped, session = Shipped(classifier, preparation).eval(), _session(content)
+        preprocessing = Preprocessing(ImageSpec(*test.shape, "uint8"))
+        content, _ = export_classifier(classifier, preprocessing, "onnx")
+        exported, session = ExportedModule(classifier, preprocessing).eval(), _session(content)
         for batch in BATCHES:
             began = time.perf_counter()
             images = test.read(slice(batch)).numpy()
-            arms: dict[str, Callable[[], np.ndarray]] = {
-                "eager": partial(_eager, shipped, images),
+            runtimes: dict[str, Callable[[], np.ndarray]] = {
+                "eager": partial(_eager, exported, images),
                 "onnxruntime": partial(_onnx, session, images),
             }
-            speeds = {name: [batch * rate for rate in rates] for name, rates in _calls_a_second(arms).items()}
+            speeds = {name: [batch * rate for rate in rates] for name, rates in _calls_per_second(runtimes).items()}
             ratios = [ours / eager for ours, eager in zip(speeds["onnxruntime"], speeds["eager"], strict=True)]
             row: dict[str, Any] = {"backbone": backbone, "batch": batch, "test_views": False, "threads": 1}
             row |= {f"{name}_images_per_second": round(median(each), 1) for name, each in speeds.items()}
@@ -58,21 +58,21 @@ def _session(content: bytes) -> Any:
 
 
 @torch.inference_mode()
-def _eager(shipped: Shipped, images: np.ndarray) -> np.ndarray:
-    return shipped(torch.from_numpy(images)).numpy()  # type: ignore[no-any-return]
+def _eager(exported: ExportedModule, images: np.ndarray) -> np.ndarray:
+    return exported(torch.from_numpy(images)).numpy()  # type: ignore[no-any-return]
 
 
 def _onnx(session: Any, images: np.ndarray) -> np.ndarray:
-    return session.run(None, {INPUT: images})[0]  # type: ignore[no-any-return]
+    return session.run(None, {INPUT_NAME: images})[0]  # type: ignore[no-any-return]
 
 
-def _calls_a_second(arms: dict[str, Callable[[], np.ndarray]]) -> dict[str, list[float]]:
-    """In every round; arms in turn, after one turn each that is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in arms}
+def _calls_per_second(runtimes: dict[str, Callable[[], np.ndarray]]) -> dict[str, list[float]]:
+    """Return the calls per second in each round, by runtime; runtimes take turns, and a first round is a warm-up."""
+    found: dict[str, list[float]] = {name: [] for name in runtimes}
     for _ in range(ROUNDS + 1):
-        for name, call in arms.items():
+        for name, call in runtimes.items():
             calls, began = 0, time.perf_counter()
-            while (spent := time.perf_counter() - began) < SECONDS:
+            while (spent := time.perf_counter() - began) < TURN_SECONDS:
                 call()
                 calls += 1
             found[name].append(calls / spent)

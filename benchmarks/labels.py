@@ -6,7 +6,7 @@ it is given; the test labels are read once a row.
 Strategies but the supervised one start from five minutes of pretraining, except those of ``main``.
 
 Minutes are counted, not clocked, so that a row does not depend on what else the machine does: a step counts with what
-it takes when nothing else runs (``paces.json``), on two cores for ``main``, on one for the others, however many it had.
+it takes when nothing else runs (``costs.json``), on two cores for ``main``, on one for the others, however many it had.
 How long it took by the clock is in the row as ``seconds``.
 
 - ``main``: the first 1,000 labels, or 100 of them; the supervised baseline, and all that more time can buy.
@@ -14,10 +14,10 @@ How long it took by the clock is in the row as ``seconds``.
 - the names of ``HARD``: few labels of some classes, none of one, and images of no class among the unlabelled.
 """
 
-import json
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,13 @@ from fewlabels.augment.recipes import fit_views
 from fewlabels.backbones.inference import outputs
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import UNLABELLED, ArraySource, balanced_indices
-from fewlabels.fit.arms import Lab
-from fewlabels.fit.fit import Fit
-from fewlabels.fit.paces import measured_paces
-from fewlabels.fit.pool import Pool
-from fewlabels.fit.settings import FitSettings
-from fewlabels.fit.stages import Stages
+from fewlabels.fit.config import FitConfig
+from fewlabels.fit.costs import measured_costs
+from fewlabels.fit.data import LabeledPool
+from fewlabels.fit.pipeline import run_fit
+from fewlabels.fit.schedule import CostModel
 from fewlabels.metrics.classification import evaluate
-from fewlabels.ssl.recipes import DEFAULT
+from fewlabels.ssl.recipes import DEFAULT_PRESET
 from fewlabels.training.callbacks import Observer
 from fewlabels.training.precision import fastest_precision
 from fewlabels.training.threads import computing_with
@@ -60,7 +59,7 @@ PLACE = Path("runs/labels")
 CORES = 2
 """Of the machine that the rows of ``main`` are for."""
 TRIALS, APART = 12, 5.0
-"""Of each pace, and seconds between them: a machine may be slow for minutes."""
+"""Of each cost, and seconds between them: a machine may be slow for minutes."""
 
 
 def rows_to_do() -> list[dict[str, Any]]:
@@ -74,7 +73,7 @@ def rows_to_do() -> list[dict[str, Any]]:
 def labelled(train: ArraySource, group: str, labels: int, draw: int | str) -> ArraySource:
     """The training images with the labels that a row may use."""
     if draw == "first":
-        return train.hiding_all_but(np.arange(labels))
+        return train.mask_labels(np.arange(labels))
     assert isinstance(draw, int)
     classes = len(train.class_names)
     rows = balanced_indices(train.labels, labels, draw)
@@ -87,7 +86,7 @@ def labelled(train: ArraySource, group: str, labels: int, draw: int | str) -> Ar
         by_class[6] = by_class[6][:1]
     elif group == "a class without labels":
         by_class[8] = by_class[8][:0]
-    shown = train.hiding_all_but(np.concatenate(by_class))
+    shown = train.mask_labels(np.concatenate(by_class))
     if group != "foreign images":
         return shown
     # A fifth of the unlabelled images are noise that was never a garment.
@@ -99,7 +98,7 @@ def labelled(train: ArraySource, group: str, labels: int, draw: int | str) -> Ar
 
 def weights(seed: int) -> Path:
     """Of a backbone pretrained for five minutes, by ``benchmarks.methods`` or now; no label was used."""
-    method = DEFAULT.settings.method
+    method = DEFAULT_PRESET.settings.method
     folder = RUNS / f"{method}-{seed}"
     row = ResultFile("methods", "python -m benchmarks.methods", ("method", "seed")).find(method=method, seed=seed)
     pretrained(method, seed, folder, fashion_mnist().train, None if row is None else row["epochs"])
@@ -111,49 +110,44 @@ def threads_of(key: dict[str, Any]) -> int:
     return CORES if key["group"] == "main" else 1
 
 
-def paces(backbone: str, threads: int) -> dict[str, float]:
+def costs(backbone: str, threads: int) -> CostModel:
     """The least of many trials, since other work only slows a machine down."""
     precision = fastest_precision("cpu")
     key = {"backbone": backbone, "threads": threads, "precision": precision}
-    file = ResultFile("paces", "python -m benchmarks.labels", keys=tuple(key))
+    file = ResultFile("costs", "python -m benchmarks.labels", keys=tuple(key))
     if not file.has(**key):
-        source = fashion_mnist().train
-        pool, work = Pool.of(labelled(source, "main", 1000, "first")), PLACE / "paces"
-        tried = []
+        shape, tried = fashion_mnist().train.shape, []
         for _ in range(TRIALS):
-            lab = Lab(Stages(work, {}, Observer, torch.device("cpu")), *fit_views(1), 0, torch.device("cpu"), precision)
             with computing_with(threads):
-                tried.append(measured_paces(lab, pool, backbone, FitSettings().teacher))
+                config = FitConfig(backbone=backbone)
+                tried.append(asdict(measured_costs(config, shape, fit_views(1)[1], torch.device("cpu"), precision)))
             time.sleep(APART)
-        shutil.rmtree(work)
-        file.add(key | {name: float(f"{min(of[name] for of in tried):.3g}") for name in tried[0]})
+        least = {name: float(f"{min(each[name] for each in tried):.3g}") for name in tried[0] if name != "clock"}
+        file.add(key | least)
     row = file.find(**key)
     assert row is not None  # it was added
-    return {name: row[name] for name in row.keys() - {*key, "date", "commit"}}
+    return CostModel(clock=False, **{name: row[name] for name in row.keys() - {*key, "date", "commit"}})
 
 
 def measured(key: dict[str, Any]) -> dict[str, Any]:
     """One row."""
     splits = fashion_mnist()
-    pool = Pool.of(labelled(splits.train, key["group"], key["labels"], key["draw"]))
+    pool = LabeledPool.from_source(labelled(splits.train, key["group"], key["labels"], key["draw"]))
     fresh = key["strategy"] == "supervised" or key["group"] == "main"
     start = None if fresh else str(weights(key["seed"]))
-    settings = FitSettings(key["strategy"], 60.0 * key["minutes"], key["backbone"], start_from=start)
+    config = FitConfig(key["strategy"], 60.0 * key["minutes"], key["backbone"], init_from=start)
     folder = PLACE / "-".join(str(key[name]) for name in KEYS)
-    counted = paces(key["backbone"], threads_of(key))
+    counted, views = costs(key["backbone"], threads_of(key)), fit_views(1)
     began = time.perf_counter()
-    fit = Fit(pool, settings, fit_views(1), folder, key["seed"], Observer, tested_on=len(splits.test), paces=counted)
-    fitted = fit.go()
+    result = run_fit(pool, config, views, folder, key["seed"], Observer, test_images=len(splits.test), costs=counted)
     seconds = round(time.perf_counter() - began, 1)
-    tested = evaluate(outputs(fitted.network, splits.test), splits.test)
+    tested = evaluate(outputs(result.network, splits.test), splits.test)
     row = {**key, "labelled": len(pool.labelled), "macro_f1": round(tested.macro_f1, 4)}
-    row |= {"ece": round(tested.calibration_error, 4), "chosen": fitted.strategy}
-    if fitted.estimate is not None:
+    row |= {"ece": round(tested.calibration_error, 4), "chosen": result.strategy}
+    if result.estimate is not None:
         names = ("estimate", "estimate_low", "estimate_high")
-        row |= {name: round(value, 4) for name, value in zip(names, fitted.estimate, strict=True)}
-    row["tried"] = {name: round(score, 4) for name, score in fitted.tried.items()}
-    plans = {file.stem: json.loads(file.read_text()) for file in sorted((folder / "stages").glob("*-*.json"))}
-    row["steps"] = {name: plan["steps"] for name, plan in plans.items()}
+        row |= {name: round(value, 4) for name, value in zip(names, result.estimate, strict=True)}
+    row["tried"] = {name: round(score.macro_f1, 4) for name, score in result.candidates.items()}
     shutil.rmtree(folder)
     return {**row, "counted": True, "seconds": seconds, "threads": threads_of(key)}
 

@@ -1,4 +1,4 @@
-"""Peak memory of pretraining over a .npy file of 60,000 and of 600,000 images, one whole epoch each; on Linux."""
+"""Peak memory of one epoch of pretraining on a .npy file of 60,000 and of 600,000 images; Linux only."""
 
 import subprocess
 import sys
@@ -11,7 +11,6 @@ import numpy as np
 from benchmarks.harness import ResultFile
 from fewlabels.data.fashion_mnist import fashion_mnist
 
-# The child reports its own peak. Not ru_maxrss, which begins at the memory of the process that started it.
 CHILD = """
 import re, sys
 from pathlib import Path
@@ -22,6 +21,7 @@ finally:
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
     print("peak", int(peak[1]) / 2**10, file=sys.stderr)
 """
+"""Program of the child process, which prints its own peak memory. ``ru_maxrss`` would start at its parent's memory."""
 
 
 def main() -> None:

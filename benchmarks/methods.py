@@ -1,9 +1,9 @@
-"""Macro-F1 with 1,000 labels after five minutes of pretraining by each method, on the tutorial's network.
+"""Macro-F1 of probes on 1,000 labels after at most five minutes of pretraining, by method, on the tutorial's network.
 
-Each run may take ``BUDGET`` seconds of wall time, what it compiles included; how many epochs fit is measured before.
-One that takes longer is done again with fewer.
-The probe learns from the tutorial's first 1,000 labels and chooses C or k by cross-validation on them; test labels
-are read once a row. The weights stay in ``runs/methods``, for ``benchmarks.scores``.
+A run takes at most ``MAX_SECONDS`` of wall time, compilation included. A timed trial gives the number of epochs. A run
+that takes longer is repeated with fewer epochs. Probes are fitted to the tutorial's first 1,000 labels, with C or k
+from cross-validation on them. Test labels are read once per row. ``benchmarks.scores`` reads the weights, which stay in
+``runs/methods``.
 """
 
 import json
@@ -27,71 +27,78 @@ from fewlabels.data.source import ArraySource, evenly_spaced
 from fewlabels.features.probes import knn_probe, logistic_probe
 from fewlabels.ssl.methods import METHODS, Method
 from fewlabels.ssl.metrics import rankme
-from fewlabels.ssl.pretrain import Engine, Pretraining, PretrainSettings, build_method
+from fewlabels.ssl.pretrain import ComputeConfig, Pretraining, PretrainSettings, build_method
 from fewlabels.training.callbacks import Observer
 from fewlabels.training.precision import fastest_precision
 
-BUDGET = 300.0
-PLANNED = 230.0
-"""Seconds of steps that are planned, since something is compiled first, and the machine's speed drifts."""
+MAX_SECONDS = 300.0
+"""Wall time of a pretraining, at most."""
+PLANNED_SECONDS = 230.0
+"""Planned time of the steps. The rest is for compilation and for changes of the machine's speed. Not tuned."""
 SEEDS = (0, 1, 2)
 LABELS = 1000
-RANKED = 2048
-"""Training images whose features' rank is taken."""
+RANKME_IMAGES = 2048
+"""Training images from whose features RankMe is computed. Not tuned."""
 RUNS = Path("runs/methods")
+"""Folder of the runs."""
 
 
 def pretrained(method: str, seed: int, folder: Path, source: ArraySource, known: int | None = None) -> dict[str, Any]:
-    """Leave in the folder the weights after as many epochs as fit into the budget; their number, and seconds.
+    """Pretrain for at most ``MAX_SECONDS`` and save the weights; return epochs, seconds, precision and processor.
 
-    With a ``known`` number of epochs, which have fitted before, they are done whatever the clock says.
+    Args:
+        method: of pretraining.
+        seed: of the run.
+        folder: of the run. If it has a finished run, that one is returned.
+        source: the images.
+        known: number of epochs that fitted before; the run has as many, however long it takes. None: by a timed trial.
     """
     file = folder / "taken.json"
     if file.is_file():
-        taken: dict[str, Any] = json.loads(file.read_text())
-        return taken
+        about: dict[str, Any] = json.loads(file.read_text())
+        return about
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    views, engine = RECIPES["gray-small"], Engine(checkpoint_seconds=3600)
+    views, compute = RECIPES["gray-small"], ComputeConfig(checkpoint_seconds=3600)
     precision = fastest_precision("cpu")
-    tried = PretrainSettings(method, 20, precision=precision)
-    epochs = known or Pretraining(source, views, tried, folder, seed, Observer(""), engine).epochs_in(PLANNED)
+    trial = PretrainSettings(method, 20, precision=precision)
+    epochs = known or Pretraining(source, views, trial, folder, seed, Observer(""), compute).epochs_in(PLANNED_SECONDS)
     while True:
         shutil.rmtree(folder)
         folder.mkdir()
         settings = PretrainSettings(method, epochs, precision=precision)
         began = time.perf_counter()
-        Pretraining(source, views, settings, folder, seed, Observer(""), engine).go()
+        Pretraining(source, views, settings, folder, seed, Observer(""), compute).run()
         seconds = round(time.perf_counter() - began, 1)
-        taken = {"epochs": epochs, "pretrain_seconds": seconds, "precision": precision, "cpu": machine()["cpu"]}
-        if known or seconds <= BUDGET:
-            write_json(file, taken)
-            return taken
-        epochs = min(epochs - 1, int(epochs * BUDGET / seconds))
+        about = {"epochs": epochs, "pretrain_seconds": seconds, "precision": precision, "cpu": machine()["cpu"]}
+        if known or seconds <= MAX_SECONDS:
+            write_json(file, about)
+            return about
+        epochs = min(epochs - 1, int(epochs * MAX_SECONDS / seconds))
 
 
-def finished(method: str, seed: int, folder: Path) -> Method:
-    """A method with the weights that a run left in its folder."""
+def load_finished(method: str, seed: int, folder: Path) -> Method:
+    """Return a method with the weights that a run has saved in its folder."""
     network = build_method(PretrainSettings(method, 1), 1, seed)
     load_exactly(network, read_weights(folder / "method.safetensors")[0], folder)
     return network
 
 
-def measured(method: str, seed: int) -> dict[str, object]:
-    """One row; method "untrained" is the network as it is drawn."""
+def measure(method: str, seed: int) -> dict[str, object]:
+    """Return the row of a method; ``untrained`` is a network with random initial weights."""
     splits = fashion_mnist()
     folder = RUNS / f"{method}-{seed}"
     if method == "untrained":
         backbone = build_method(PretrainSettings("simclr", 1), 1, seed).backbone
-        taken: dict[str, Any] = {"epochs": 0, "pretrain_seconds": 0.0}
+        about: dict[str, Any] = {"epochs": 0, "pretrain_seconds": 0.0}
     else:
-        taken = pretrained(method, seed, folder, splits.train)
-        backbone = finished(method, seed, folder).backbone
+        about = pretrained(method, seed, folder, splits.train)
+        backbone = load_finished(method, seed, folder).backbone
     labelled = splits.train.first_k(LABELS)
     features, test = outputs(backbone, labelled), outputs(backbone, splits.test)
-    ranked = outputs(backbone, splits.train.subset(evenly_spaced(splits.train, RANKED)))
-    row: dict[str, object] = {"method": method, "seed": seed, "labels": LABELS, **taken}
-    row["rankme"] = round(rankme(torch.from_numpy(ranked)), 1)
+    sample = outputs(backbone, splits.train.subset(evenly_spaced(splits.train, RANKME_IMAGES)))
+    row: dict[str, object] = {"method": method, "seed": seed, "labels": LABELS, **about}
+    row["rankme"] = round(rankme(torch.from_numpy(sample)), 1)
     for probe in (logistic_probe(features, labelled.labels), knn_probe(features, labelled.labels)):
         name = {"logistic": "probe", "knn": "knn"}[probe.kind]
         row |= {
@@ -103,14 +110,14 @@ def measured(method: str, seed: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure what has no row yet; with method names as arguments, of those alone."""
+    """Measure the methods that have no row yet, or those of them that the command line names."""
     file = ResultFile("methods", "python -m benchmarks.methods", keys=("method", "seed"))
     for seed in SEEDS:
         for method in ("untrained", *METHODS):
             if file.has(method=method, seed=seed) or (sys.argv[1:] and method not in sys.argv[1:]):
                 continue
             began = time.perf_counter()
-            row = measured(method, seed)
+            row = measure(method, seed)
             file.add({**row, "seconds": round(time.perf_counter() - began, 1)})
             print(row, flush=True)
 

@@ -1,8 +1,8 @@
-"""Images per second of one SimSiam step: ours, the tutorial's, lightly's, and the floor under all of them.
+"""Images per second of SimSiam training: fewlabels, the tutorial's script, lightly, and the bare training step.
 
-All are measured in one process, round after round, each other arm right after a turn of ours; the figure is the median.
-Ratios mean something only within one run, so that a run replaces the rows of the one before; a ratio is the median over
-rounds of a turn of ours and the turn beside it, since the machine's speed drifts.
+All pipelines are timed in one process, in rounds. In a round, each of the others is timed right after fewlabels. The
+speed is the median over rounds. A ratio is the median over rounds of two successive timings, because the machine's
+speed drifts. Ratios are comparable within one run only, so a run replaces the rows of the run before.
 """
 
 import tempfile
@@ -23,31 +23,37 @@ from fewlabels._internal.files import write_bytes
 from fewlabels.augment.recipes import RECIPES
 from fewlabels.data.fashion_mnist import fashion_mnist
 from fewlabels.data.source import ArraySource, ImageSource
-from fewlabels.ssl.pretrain import Engine, Pretraining, PretrainSettings, build_method
+from fewlabels.ssl.pretrain import ComputeConfig, Pretraining, PretrainSettings, build_method
 from fewlabels.training.callbacks import Observer
 from fewlabels.tutorial.methods import SIMSIAM
 
 COMMAND = "make benchmark-speed"
 THREADS = torch.get_num_threads()
-RIVALS = ("article", "lightly")
+SLOW_PIPELINES = ("article", "lightly")
+"""Prefixes of pipelines that are timed in every third round only, because they are far slower."""
 
 
-def ours(source: ImageSource, views: str, settings: PretrainSettings, folder: Path, say: Observer) -> Run:
-    """The loop itself, with its trial, its checkpoints and its loss curve."""
-    run = Pretraining(source, RECIPES[views], settings, folder, 0, say, Engine())
+def fewlabels_loop(
+    source: ImageSource, views: str, settings: PretrainSettings, folder: Path, observer: Observer
+) -> Run:
+    """Return the training loop of ``fewlabels pretrain``, after its tuning, with checkpoints and loss curve."""
+    run = Pretraining(source, RECIPES[views], settings, folder, 0, observer, ComputeConfig())
     steps = run.steps()
     next(steps)
-    inner = timed(lambda: next(steps))
+    timed_steps = timed(lambda: next(steps))
 
-    def with_its_threads(count: int) -> float:
-        torch.set_num_threads(run.choice.threads)
-        return inner(count)
+    def run_steps(count: int) -> float:
+        torch.set_num_threads(run.execution.threads)
+        return timed_steps(count)
 
-    return with_its_threads
+    return run_steps
 
 
-def floor(settings: PretrainSettings, shape: tuple[int, int, int], compiled: bool, channels_last: bool) -> Run:
-    """Forward, backward and update on two batches of views that are always the same."""
+def bare_step(settings: PretrainSettings, shape: tuple[int, int, int], compiled: bool, channels_last: bool) -> Run:
+    """Return a loop of forward pass, backward pass and update on two constant batches of views.
+
+    No pipeline with the same computation can be faster.
+    """
     network = build_method(settings, shape[0], 0).train()
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network.to(memory_format=layout)
@@ -63,84 +69,86 @@ def floor(settings: PretrainSettings, shape: tuple[int, int, int], compiled: boo
     return timed(step)
 
 
-def in_turn(arms: dict[str, Run], ours: str, rounds: int, steps: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of our arm and of each other one right after it, round after round: A B A B.
+def time_in_turn(runs: dict[str, Run], ours: str, rounds: int, steps: int) -> dict[str, list[tuple[float, float]]]:
+    """Return for each pipeline but ours, and for each round, the seconds of ours and of that pipeline right after it.
 
-    The rivals, which are far slower, take part in every third round.
+    ``SLOW_PIPELINES`` are timed in every third round.
     """
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms if name != ours}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs if name != ours}
     for number in range(rounds):
         for name, each in seconds.items():
-            if not name.startswith(RIVALS) or number % 3 == 0:
-                each.append((_turn(arms[ours], steps), _turn(arms[name], steps)))
+            if not name.startswith(SLOW_PIPELINES) or number % 3 == 0:
+                each.append((_seconds(runs[ours], steps), _seconds(runs[name], steps)))
     return seconds
 
 
-def _turn(run: Run, steps: int, warmup: int = 2) -> float:
+def _seconds(run: Run, steps: int, warmup: int = 2) -> float:
     torch.set_num_threads(THREADS)
     run(warmup)
     return run(steps)
 
 
-def article_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
-    """The arms with the tutorial's network."""
+def article_pipelines(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
+    """Return functions that make the pipelines with the tutorial's network, by name; ours is the first."""
     source = fashion_mnist().train
     settings = PretrainSettings("simsiam", 100, SIMSIAM, batch_size=256)
     return {
-        "ours": lambda: ours(source, "gray-small", settings, folder / "article", Observer("ours", None, console)),
+        "ours": lambda: fewlabels_loop(
+            source, "gray-small", settings, folder / "article", Observer("ours", None, console)
+        ),
         "article": lambda: article(source, 256),
-        "floor-eager": lambda: floor(settings, source.shape, False, False),
-        "floor-eager-channels-last": lambda: floor(settings, source.shape, False, True),
-        "floor-compiled": lambda: floor(settings, source.shape, True, False),
-        "floor-compiled-channels-last": lambda: floor(settings, source.shape, True, True),
+        "floor-eager": lambda: bare_step(settings, source.shape, False, False),
+        "floor-eager-channels-last": lambda: bare_step(settings, source.shape, False, True),
+        "floor-compiled": lambda: bare_step(settings, source.shape, True, False),
+        "floor-compiled-channels-last": lambda: bare_step(settings, source.shape, True, True),
         "lightly-workers-0": lambda: lightly(source, 256, 0),
         "lightly-workers-2": lambda: lightly(source, 256, 2),
     }
 
 
-def resnet_arms(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
-    """ResNet-18 on images of CIFAR-10's shape, two recipes."""
+def resnet_pipelines(folder: Path, console: Console) -> dict[str, Callable[[], Run]]:
+    """Return functions that make the pipelines with ResNet-18 on 32x32 RGB images, by name; ours is the first."""
     images = np.random.default_rng(0).integers(0, 256, (12_800, 3, 32, 32), dtype=np.uint8)
     source = ArraySource(images, None, ())
     settings = PretrainSettings("simsiam", 100, SIMSIAM, backbone="resnet18", batch_size=64)
 
     def with_views(views: str) -> Callable[[], Run]:
         def make() -> Run:
-            # What was chosen for the first recipe holds for the second.
-            for chosen in folder.glob("resnet18-*/engine.json"):
-                write_bytes(folder / f"resnet18-{views}" / chosen.name, chosen.read_bytes())
-            return ours(source, views, settings, folder / f"resnet18-{views}", Observer(views, None, console))
+            # The second recipe uses the execution that was chosen for the first one.
+            for execution in folder.glob("resnet18-*/engine.json"):
+                write_bytes(folder / f"resnet18-{views}" / execution.name, execution.read_bytes())
+            return fewlabels_loop(source, views, settings, folder / f"resnet18-{views}", Observer(views, None, console))
 
         return make
 
     return {
         "ours, rgb-small": with_views("rgb-small"),
         "ours, randaugment": with_views("randaugment"),
-        "floor-eager": lambda: floor(settings, source.shape, False, False),
-        "floor-eager-channels-last": lambda: floor(settings, source.shape, False, True),
+        "floor-eager": lambda: bare_step(settings, source.shape, False, False),
+        "floor-eager-channels-last": lambda: bare_step(settings, source.shape, False, True),
     }
 
 
-def measured(
-    arms: dict[str, Callable[[], Run]], backbone: str, batch: int, rounds: int, steps: int
+def measure(
+    pipelines: dict[str, Callable[[], Run]], backbone: str, batch: int, rounds: int, steps: int
 ) -> list[dict[str, Any]]:
-    """A row an arm, the first of which is ours; of lightly's two only the faster is called ``lightly``."""
+    """Time pipelines, of which the first is ours, and return their rows; ``lightly`` is the faster one of lightly's."""
     ready = {}
-    for name, make in arms.items():
+    for name, make in pipelines.items():
         print(f"{backbone}: preparing {name}", flush=True)
         ready[name] = make()
         torch.set_num_threads(THREADS)
         ready[name](2)
-    ours = next(iter(arms))
+    ours = next(iter(pipelines))
     print(f"{backbone}: {rounds} rounds", flush=True)
     began = time.perf_counter()
-    seconds = in_turn(ready, ours, rounds, steps)
+    seconds = time_in_turn(ready, ours, rounds, steps)
     print(f"{backbone}: measured in {time.perf_counter() - began:.0f} s", flush=True)
     images = batch * steps
-    beside = {name: [round(images / mine, 1) for mine, _ in each] for name, each in seconds.items()}
+    our_rates = {name: [round(images / mine, 1) for mine, _ in each] for name, each in seconds.items()}
     rates = {name: [round(images / theirs, 1) for _, theirs in each] for name, each in seconds.items()}
-    rows = [_row(ours, [rate for each in beside.values() for rate in each], backbone, batch, images)]
-    rows += [{**_row(name, rates[name], backbone, batch, images), "ours_beside": beside[name]} for name in rates]
+    rows = [_row(ours, [rate for each in our_rates.values() for rate in each], backbone, batch, images)]
+    rows += [{**_row(name, rates[name], backbone, batch, images), "ours_beside": our_rates[name]} for name in rates]
     workers = [row for row in rows if row["what"].startswith("lightly-")]
     if workers:
         rows.append({**max(workers, key=lambda row: float(row["images_per_second"])), "what": "lightly"})
@@ -161,13 +169,13 @@ def _row(name: str, rates: list[float], backbone: str, batch: int, images: int) 
 
 
 def main() -> None:
-    """Measure, write, and print the three ratios."""
+    """Measure, write the rows, and print three ratios."""
     file = ResultFile("pretrain_speed", COMMAND, keys=("what", "backbone", "batch"))
     with tempfile.TemporaryDirectory() as folder:
         console = Console()
-        file.replace(measured(article_arms(Path(folder), console), "article", 256, rounds=30, steps=8))
+        file.replace(measure(article_pipelines(Path(folder), console), "article", 256, rounds=30, steps=8))
         if not file.has(what="floor-eager", backbone="resnet18", batch=64):
-            file.replace(measured(resnet_arms(Path(folder), console), "resnet18", 64, rounds=3, steps=3))
+            file.replace(measure(resnet_pipelines(Path(folder), console), "resnet18", 64, rounds=3, steps=3))
     print(ratios(article_rows(file.rows)))
 
 

@@ -1,4 +1,4 @@
-"""What a comparison pays for Ray on one machine: seconds to start and for each task, and MiB that are sent."""
+"""Overhead of Ray for a comparison on one machine: seconds to start and per task, and MiB that are sent."""
 
 import tempfile
 import time
@@ -15,7 +15,7 @@ from benchmarks.harness import ResultFile
 from fewlabels.augment.recipes import RECIPES, fit_views
 from fewlabels.backbones.architectures import make_backbone
 from fewlabels.backbones.weights import save_backbone
-from fewlabels.compare.cells import Bench
+from fewlabels.compare.cells import Experiment
 from fewlabels.compare.on_ray import cluster
 from fewlabels.compare.plan import CompareSettings
 from fewlabels.data.fashion_mnist import fashion_mnist
@@ -25,16 +25,16 @@ ROUNDS = 5
 
 
 def main() -> None:
-    """Measure all, unless it is there."""
+    """Measure, unless there are rows."""
     file = ResultFile("ray_cost", "make benchmark-speed", keys=("what",))
     if file.has(what="task"):
         return
     splits = fashion_mnist()
     about = (CompareSettings(), splits.train, splits.test, RECIPES["gray-small"], fit_views(1), Path("nowhere"))
-    bench = Bench(*about, Observer, torch.device("cpu"))
+    experiment = Experiment(*about, Observer, torch.device("cpu"))
     seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        for what, each in _round(bench).items():
+        for what, each in _round(experiment).items():
             seconds.setdefault(what, []).append(each)
     mib = {"images": (splits.train.images.nbytes + splits.test.images.nbytes) / 2**20, "backbone": _backbone_mib()}
     rows: list[dict[str, Any]] = [
@@ -45,35 +45,34 @@ def main() -> None:
     print(*file.rows, sep="\n")
 
 
-def _round(bench: Bench) -> dict[str, float]:
-    """Seconds by what they went to."""
+def _round(experiment: Experiment) -> dict[str, float]:
+    """Return the seconds of each action of Ray, by name."""
     spent: dict[str, float] = {}
 
     def timed(what: str, action: Callable[[], Any]) -> Any:
         began = time.perf_counter()
-        found = action()
+        result = action()
         spent[what] = time.perf_counter() - began
-        return found
+        return result
 
     connection = cluster(threads=1)
     timed("start", connection.__enter__)
-    sent = timed("images put", partial(ray.put, bench))
+    sent = timed("images put", partial(ray.put, experiment))
     task = ray.remote(_nothing).options(num_cpus=1)
-    for what in (
-        "first task",
-        "task",
-    ):  # the second meets the same worker, which has the images and all that it imports
+    # The second task runs in the same worker, which has the images and its imports already.
+    for what in ("first task", "task"):
         timed(what, lambda: ray.get(task.remote(sent)))
     timed("stop", partial(connection.__exit__, None, None, None))
     return spent
 
 
-def _nothing(bench: Bench) -> int:
-    """A cell that trains nothing."""
-    return len(bench.train)
+def _nothing(experiment: Experiment) -> int:
+    """Do the work of a trial without training."""
+    return len(experiment.train)
 
 
 def _backbone_mib() -> float:
+    """Return the size of the tutorial's backbone as a file."""
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "backbone.safetensors"
         save_backbone(make_backbone("article", 1), file, "article")

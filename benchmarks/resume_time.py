@@ -1,4 +1,4 @@
-"""Seconds until the first step is done, of a new run and of one that is resumed; and those that a checkpoint takes."""
+"""Seconds until a new run and a resumed run have done their first step, and seconds per checkpoint."""
 
 import tempfile
 import time
@@ -8,7 +8,7 @@ from statistics import median
 from benchmarks.harness import ResultFile
 from fewlabels.augment.recipes import RECIPES
 from fewlabels.data.fashion_mnist import fashion_mnist
-from fewlabels.ssl.pretrain import Engine, Pretraining, PretrainSettings
+from fewlabels.ssl.pretrain import ComputeConfig, Pretraining, PretrainSettings
 from fewlabels.training.callbacks import Observer
 from fewlabels.tutorial.methods import SIMSIAM
 
@@ -16,7 +16,7 @@ ROUNDS = 7
 
 
 def main() -> None:
-    """Measure what has no row yet."""
+    """Measure the backbones that have no row yet."""
     file = ResultFile("resume_time", "make benchmark-speed", keys=("what", "backbone"))
     source = fashion_mnist().train
     for backbone in ("article", "resnet18"):
@@ -29,14 +29,14 @@ def main() -> None:
                 for what in ("start", "resume"):
                     began = time.perf_counter()
                     run = Pretraining(
-                        source, RECIPES["gray-small"], settings, Path(name), 0, Observer(""), Engine(tune=False)
+                        source, RECIPES["gray-small"], settings, Path(name), 0, Observer(""), ComputeConfig(tune=False)
                     )
                     steps = run.steps()
                     step = next(steps)
                     seconds[what].append(time.perf_counter() - began)
                     if what == "start":
                         began = time.perf_counter()
-                        run._checkpoint(step)
+                        run.save(step)
                         seconds["checkpoint"].append(time.perf_counter() - began)
                     del steps
         for what, each in seconds.items():

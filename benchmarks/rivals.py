@@ -1,4 +1,4 @@
-"""The others that pretraining speed is measured against, each working in its own way."""
+"""Other pipelines and libraries that the speed of pretraining and of views is compared with."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
-os.environ.setdefault("LIGHTLY_DID_VERSION_CHECK", "True")  # it asks its server when imported
+os.environ.setdefault("LIGHTLY_DID_VERSION_CHECK", "True")  # or its import asks a server for updates
 
 import kornia.augmentation as K
 import torch
@@ -26,11 +26,11 @@ from fewlabels.ssl.methods.simsiam import SimSiam
 from fewlabels.tutorial.methods import SIMSIAM
 
 Run = Callable[[int], float]
-"""Trains so many steps and returns the seconds that took."""
+"""Trains for a number of steps and returns the seconds."""
 
 
 def timed(step: Callable[[], object]) -> Run:
-    """A run of single steps."""
+    """Return a loop over single steps that returns its duration."""
 
     def run(steps: int) -> float:
         began = time.perf_counter()
@@ -42,7 +42,7 @@ def timed(step: Callable[[], object]) -> Run:
 
 
 class _Pictures(Dataset[tuple[Any, int]]):
-    """One PIL image an item, as torchvision's FashionMNIST gives it; ``transform`` as there."""
+    """A data set of PIL images, as torchvision's FashionMNIST; ``transform`` as there."""
 
     def __init__(self, source: ArraySource, transform: Callable[[Image.Image], Any] | None) -> None:
         self.images, self.transform = source.images[:, 0], transform
@@ -66,7 +66,7 @@ def _network() -> tuple[SimSiam, torch.optim.Optimizer]:
 
 
 def article(source: ArraySource, batch: int) -> Run:
-    """The tutorial's script: PIL item by item, ToTensor, back to uint8, one RandAugment for the whole batch."""
+    """Return the tutorial's loop: PIL images, ToTensor, back to uint8, one RandAugment for the whole batch."""
     loader = _forever(DataLoader(_Pictures(source, to_tensor), batch_size=batch, shuffle=True))
     augment = RandAugment(num_ops=5)
     cosine = nn.CosineSimilarity(dim=1, eps=1e-6)
@@ -91,9 +91,10 @@ def article(source: ArraySource, batch: int) -> Run:
 
 
 def lightly(source: ArraySource, batch: int, workers: int) -> Run:
-    """The SimSiam pipeline of lightly's documentation with this network: its dataset, views and loss, and a DataLoader.
+    """Return the SimSiam loop of lightly's documentation with the tutorial's network.
 
-    Its views at 28 pixels, on gray images, which cost it less than RGB; without blur, as it advises for small ones.
+    It has lightly's dataset, views and loss, and a DataLoader. Views have 28 pixels and are gray, which is faster than
+    RGB. They have no blur, as lightly advises for small images.
     """
     views = SimSiamTransform(input_size=28, gaussian_blur=0.0, normalize=None)
     dataset = LightlyDataset.from_torch_dataset(_Pictures(source, None), transform=views)
@@ -117,14 +118,14 @@ def lightly(source: ArraySource, batch: int, workers: int) -> Run:
 
     def then_wait(steps: int) -> float:
         seconds = run(steps)
-        time.sleep(2 if workers else 0)  # its workers go on until their queue is full, beside whoever is next
+        time.sleep(2 if workers else 0)  # its workers fill their queue, which would slow down the next pipeline
         return seconds
 
     return then_wait
 
 
 def torchvision_views(name: str, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """A recipe in torchvision's v2, image by image: on a batch it draws one set of numbers for all."""
+    """Return a recipe in torchvision's v2, image by image: in a batch all images would get the same parameters."""
     recipe = RECIPES[name]
     if isinstance(recipe, Recipe):
         ops: list[Any] = [
@@ -148,7 +149,7 @@ def torchvision_views(name: str, size: tuple[int, int]) -> Callable[[Tensor], Te
 
 
 class _Gamma(nn.Module):
-    """Not among v2's classes, only among its functions."""
+    """Random gamma: v2 has it as a function only, not as a class."""
 
     def __init__(self, reach: float) -> None:
         super().__init__()
@@ -161,7 +162,7 @@ class _Gamma(nn.Module):
 
 
 def kornia_views(name: str, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """A recipe in kornia, a whole batch at a time; RandAugment, for RGB only, it draws for the batch."""
+    """Return a recipe in kornia, batch by batch; its RandAugment is for RGB only, with one draw for the batch."""
     recipe = RECIPES[name]
     if isinstance(recipe, Recipe):
         wanted = (recipe.size, recipe.size) if recipe.size else size

@@ -1,4 +1,4 @@
-"""Milliseconds that one view of a batch takes, by recipe: ours, torchvision's v2, kornia, and beside them one step."""
+"""Milliseconds per view of a batch, by recipe: fewlabels, torchvision's v2, kornia; and of one training step."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import ResultFile
-from benchmarks.pretrain_speed import floor
+from benchmarks.pretrain_speed import bare_step
 from benchmarks.rivals import kornia_views, torchvision_views
 from fewlabels.augment.recipes import RECIPES
 from fewlabels.data.fashion_mnist import fashion_mnist
@@ -29,17 +29,17 @@ def main() -> None:
         if file.has(recipe=recipe, library="ours"):
             continue
         size = (images.shape[2], images.shape[3])
-        arms: dict[str, Callable[[], object]] = {
+        calls: dict[str, Callable[[], object]] = {
             "ours": partial(_own_view, recipe, images),
             "torchvision": partial(torchvision_views(recipe, size), images),
             "kornia": partial(kornia_views(recipe, size), images),
         }
         if images is gray:
-            run = floor(
+            run = bare_step(
                 PretrainSettings("simsiam", 1, SIMSIAM, batch_size=256), (1, 28, 28), compiled=True, channels_last=False
             )
-            arms["one compiled step of the article's network"] = partial(run, 1)
-        cost = _milliseconds(arms)
+            calls["one compiled step of the article's network"] = partial(run, 1)
+        cost = _milliseconds(calls)
         for name, each in cost.items():
             row = {"recipe": recipe, "library": name, "batch": len(images), "shape": list(images.shape[1:])}
             figures = {"milliseconds": round(median(each), 2), "repeats": ROUNDS}
@@ -60,16 +60,16 @@ def _noise(batch: int, size: int) -> Tensor:
     return torch.randint(0, 256, (batch, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def _milliseconds(arms: dict[str, Callable[[], object]], calls: int = 3) -> dict[str, list[float]]:
-    """Of one call, in every round; arms in turn, after one call each that is not counted."""
-    cost: dict[str, list[float]] = {name: [] for name in arms}
+def _milliseconds(calls: dict[str, Callable[[], object]], repeats: int = 3) -> dict[str, list[float]]:
+    """Return milliseconds per call in each round, by name; functions take turns, each with one call to warm up."""
+    cost: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
-        for name, view in arms.items():
-            view()
+        for name, call in calls.items():
+            call()
             began = time.perf_counter()
-            for _ in range(calls):
-                view()
-            cost[name].append((time.perf_counter() - began) * 1000 / calls)
+            for _ in range(repeats):
+                call()
+            cost[name].append((time.perf_counter() - began) * 1000 / repeats)
     return cost
 
 

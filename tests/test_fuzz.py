@@ -1,4 +1,4 @@
-"""Spoiled images and models: never a traceback, a hang or a flood of memory."""
+"""Test that corrupted images and models never cause a traceback, a hang or high memory use."""
 
 import json
 import random
@@ -22,21 +22,21 @@ from PIL import Image
 from fewlabels._internal.errors import InputError
 from fewlabels.backbones.classifier import Classifier
 from fewlabels.backbones.weights import load_classifier, save_classifier
-from fewlabels.data.decode import LARGEST, decoded
-from fewlabels.data.form import Form, Preparation
+from fewlabels.data.decode import MAX_PIXELS, decode_image
+from fewlabels.data.preprocessing import ImageSpec, Preprocessing
 
-IMAGES, MODELS = 500, 200
-SECONDS = 5
+NUM_IMAGES, NUM_MODELS = 500, 200
+MAX_SECONDS = 5
 GIB = 2**30
 
 
 @contextmanager
-def within_seconds() -> Iterator[None]:
+def time_limit() -> Iterator[None]:
     def stop(*_):
-        raise TimeoutError(f"more than {SECONDS} s")
+        raise TimeoutError(f"more than {MAX_SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
     try:
         yield
     finally:
@@ -45,32 +45,32 @@ def within_seconds() -> Iterator[None]:
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
-    """One or more of: bytes changed, a part cut out, doubled, moved or overwritten by a number that may be a size."""
+    """Return the content with one or more changes: bytes replaced, deleted, repeated, or overwritten by a number."""
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4))):
-        at = rng.randrange(len(changed)) if rng.random() < 0.5 else rng.randrange(min(len(changed), 64))
+        start = rng.randrange(len(changed)) if rng.random() < 0.5 else rng.randrange(min(len(changed), 64))
         length = rng.choice((1, 2, 4, 16, 200))
-        what = rng.randrange(6)
-        if what == 0:
-            changed[at] ^= 1 << rng.randrange(8)
-        elif what == 1:
-            changed[at : at + length] = rng.randbytes(length)
-        elif what == 2:
-            del changed[at : at + length]
-        elif what == 3:
-            changed[at:at] = changed[at : at + length]
-        elif what == 4:
-            changed[at : at + 4] = rng.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x10000)).to_bytes(
+        change = rng.randrange(6)
+        if change == 0:
+            changed[start] ^= 1 << rng.randrange(8)
+        elif change == 1:
+            changed[start : start + length] = rng.randbytes(length)
+        elif change == 2:
+            del changed[start : start + length]
+        elif change == 3:
+            changed[start:start] = changed[start : start + length]
+        elif change == 4:
+            changed[start : start + 4] = rng.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x10000)).to_bytes(
                 4, rng.choice(("little", "big"))
             )
         else:
-            del changed[max(1, at) :]
+            del changed[max(1, start) :]
         if not changed:
             changed = bytearray(b"\0")
     return bytes(changed)
 
 
-def sound_images(fmnist) -> dict[str, bytes]:
+def valid_images(fmnist) -> dict[str, bytes]:
     gray = fmnist.train.images[0, 0]
     colour = Image.fromarray(np.stack(list(fmnist.train.images[:3, 0]), axis=-1))
     found = {}
@@ -92,22 +92,22 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def test_spoiled_images_are_refused_or_read(fmnist):
-    sound = list(sound_images(fmnist).values())
+def test_decode_image_refuses_or_reads_corrupted_images(fmnist):
+    valid = list(valid_images(fmnist).values())
     rng, before, refused = random.Random(0), peak_bytes(), 0
-    for _ in range(IMAGES):
-        content = mutated(rng.choice(sound), rng)
-        with within_seconds():
+    for _ in range(NUM_IMAGES):
+        content = mutated(rng.choice(valid), rng)
+        with time_limit():
             try:
-                found = decoded(content)
+                found = decode_image(content)
             except InputError as error:
                 refused += 1
                 assert "\n" not in str(error)
             else:
                 assert found.dtype in (np.uint8, np.uint16, np.float32)
                 assert found.ndim == 3
-                assert found.size <= LARGEST
-    assert IMAGES / 4 < refused < IMAGES
+                assert found.size <= MAX_PIXELS
+    assert NUM_IMAGES / 4 < refused < NUM_IMAGES
     assert peak_bytes() - before < GIB
 
 
@@ -116,20 +116,20 @@ def test_spoiled_images_are_refused_or_read(fmnist):
     st.binary(max_size=300),
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"II*\x00", b"GIF89a", b"\xff\xd8\xff\xe0", b"RIFF", b"BM"]),
 )
-def test_any_bytes_are_refused_or_read(content, head):
-    with within_seconds():
+def test_decode_image_refuses_or_reads_random_bytes(content, head):
+    with time_limit():
         try:
-            decoded(head + content)
+            decode_image(head + content)
         except InputError as error:
             assert "\n" not in str(error)
 
 
-def with_another_header(model: bytes, rng: random.Random) -> bytes:
-    """One value of a safetensors header is another, or gone; the header is whole."""
+def with_changed_header(model: bytes, rng: random.Random) -> bytes:
+    """Return a safetensors file whose header has one value replaced or deleted, and is still valid JSON."""
     length = int.from_bytes(model[:8], "little")
     header = json.loads(model[8 : 8 + length])
-    place = header[rng.choice(list(header))] if rng.random() < 0.5 else header["__metadata__"]
-    name = rng.choice(list(place))
+    entry = header[rng.choice(list(header))] if rng.random() < 0.5 else header["__metadata__"]
+    name = rng.choice(list(entry))
     values = [
         "",
         "0",
@@ -148,37 +148,37 @@ def with_another_header(model: bytes, rng: random.Random) -> bytes:
         "nan",
     ]
     if rng.random() < 0.1:
-        del place[name]
+        del entry[name]
     else:
-        place[name] = rng.choice(values)
+        entry[name] = rng.choice(values)
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + model[8 + length :]
 
 
-def test_spoiled_models_are_refused_or_read(tmp_path: Path):
+def test_load_classifier_refuses_or_reads_corrupted_models(tmp_path: Path):
     model = Classifier("article", ["a", "b"])
-    model.preparation = Preparation(Form(1, 28, 28, "uint16"), ((0.0, 4000.0),))
+    model.preprocessing = Preprocessing(ImageSpec(1, 28, 28, "uint16"), ((0.0, 4000.0),))
     model.thresholds = {"0.95": 0.9}
-    save_classifier(model, tmp_path / "sound.safetensors")
-    sound = (tmp_path / "sound.safetensors").read_bytes()
+    save_classifier(model, tmp_path / "valid.safetensors")
+    valid = (tmp_path / "valid.safetensors").read_bytes()
     rng, before, refused = random.Random(0), peak_bytes(), 0
-    for turn in range(MODELS):
-        content = mutated(sound, rng) if turn % 2 else with_another_header(sound, rng)
-        (tmp_path / "spoiled.safetensors").write_bytes(content)
-        with within_seconds():
+    for turn in range(NUM_MODELS):
+        content = mutated(valid, rng) if turn % 2 else with_changed_header(valid, rng)
+        (tmp_path / "corrupted.safetensors").write_bytes(content)
+        with time_limit():
             try:
-                load_classifier(tmp_path / "spoiled.safetensors")
+                load_classifier(tmp_path / "corrupted.safetensors")
             except InputError as error:
                 refused += 1
                 assert "\n" not in str(error)
-    assert MODELS / 2 < refused < MODELS
+    assert NUM_MODELS / 2 < refused < NUM_MODELS
     assert peak_bytes() - before < GIB
 
 
 BOMB = """
     import io, resource, struct, sys, zlib
     from PIL import Image
-    from fewlabels.data.decode import decoded
+    from fewlabels.data.decode import decode_image
     from fewlabels._internal.errors import InputError
     import tifffile
     resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
@@ -197,14 +197,14 @@ BOMB = """
     gif += b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\\2\\2D\\1\\0;"
     for name, content in (("png", png), ("text", text + chunk(b"IEND", b"")), ("gif", gif)):
         try:
-            print(name, decoded(content).shape)
+            print(name, decode_image(content).shape)
         except InputError as error:
             print(name, error)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not hold to RLIMIT_AS")
-def test_bombs_are_refused_within_a_gibibyte():
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems ignore RLIMIT_AS")
+def test_decode_image_refuses_decompression_bombs_within_a_gibibyte():
     ran = subprocess.run([sys.executable, "-c", textwrap.dedent(BOMB)], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Imports point down the list of packages: a file may import from its own package or from those below it."""
+"""Import layers: a module may import from its own package and from packages below it in ``LAYERS``."""
 
 import ast
 from collections.abc import Iterable
@@ -6,28 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fewlabels._internal.environment import LAYERS
+
 PACKAGE = Path(__file__).parent.parent / "fewlabels"
-PACKAGES = (
-    "cli",
-    "report",
-    "compare",
-    "tutorial",
-    "sklearn",
-    "active",
-    "audit",
-    "deploy",
-    "fit",
-    "ssl",
-    "features",
-    "backbones",
-    "training",
-    "augment",
-    "metrics",
-    "data",
-    "_internal",
-)
-"""From top to bottom, as the design has them."""
-DEPTH = {package: depth for depth, package in enumerate(PACKAGES)}
+DEPTH = {package: depth for depth, package in enumerate(LAYERS)}
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 
@@ -50,7 +32,7 @@ def package_of(module: str) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path):
+def test_package_imports_only_lower_layers(path):
     package = path.relative_to(PACKAGE).with_suffix("").parts[0]
     for module in imported_modules(path):
         if module.startswith("fewlabels."):
@@ -58,22 +40,22 @@ def test_imports_point_down(path):
             assert other == package or DEPTH[other] > DEPTH[package], f"{path.name} imports {module}"
 
 
-def test_methods_get_tensors_never_data_or_views():
+def test_ssl_methods_do_not_import_data_or_augment():
     for path in (PACKAGE / "ssl" / "methods").glob("*.py"):
         imported = {package_of(module) for module in imported_modules(path) if module.startswith("fewlabels.")}
         assert not imported & {"data", "augment"}
 
 
-def test_report_imports_no_torch():
-    below = [PACKAGE / "_internal" / "files.py", PACKAGE / "_internal" / "errors.py"]
-    for path in [*(PACKAGE / "report").glob("*.py"), *below]:
+def test_report_does_not_import_torch():
+    helpers = [PACKAGE / "_internal" / "files.py", PACKAGE / "_internal" / "errors.py"]
+    for path in [*(PACKAGE / "report").glob("*.py"), *helpers]:
         assert not {module.split(".")[0] for module in imported_modules(path)} & {"torch", "torchvision", "safetensors"}
         imported = {package_of(module) for module in imported_modules(path) if module.startswith("fewlabels.")}
         assert imported <= {"report", "_internal"}
 
 
-def test_torchvision_is_imported_only_where_it_is_needed():
-    """It takes as long to import as torch, and most commands do without."""
-    at_once = {path: imported_by(ast.parse(path.read_text()).body) for path in FILES}
-    of_torchvision = [path for path, names in at_once.items() if any(of.startswith("torchvision") for of in names)]
+def test_torchvision_is_imported_at_module_level_only_in_tutorial_views():
+    """It takes as long to import as torch, and most commands do not need it."""
+    module_level = {path: imported_by(ast.parse(path.read_text()).body) for path in FILES}
+    of_torchvision = [path for path, names in module_level.items() if any(of.startswith("torchvision") for of in names)]
     assert of_torchvision == [PACKAGE / "tutorial" / "views.py"]  # the tutorial always needs it

@@ -1,1 +1,1 @@
-"""What every package uses: errors, files, seeding, the environment."""
+"""Helpers for all packages: errors, files, seeding, tensors on disk, environment."""

@@ -1,34 +1,34 @@
-"""The one exception that users are meant to read."""
+"""The exception for user errors, and helpers for its messages."""
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """A user's mistake or a refused input: one line saying what, where and what to do.
+    """A user error or an invalid input; its message is one line on what is wrong, where, and what to do.
 
-    The command line prints it and exits with code 2; no traceback is shown.
+    The command line prints the message without a traceback and exits with code 2.
     """
 
-    alone = False
-    """Whether one of several processes has it and the others do not."""
+    one_process_only = False
+    """True if other processes of a distributed training may not have the error."""
 
 
-class PassingError(InputError):
-    """One that is not the file's: it may be gone at the next start."""
+class TransientError(InputError):
+    """An error that does not lie in the input and may not occur again, such as too little memory."""
 
 
-def printable(text: str) -> str:
-    r"""Without what would move the cursor or colour the screen, or cannot be written at all.
+def sanitize(text: str) -> str:
+    r"""Escape control characters and characters that cannot be printed.
 
-    >>> print(printable("a\nb"))
+    >>> print(sanitize("a\nb"))
     a\nb
     """
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def did_you_mean(name: str, known: Iterable[str], number: int = 1, prefix: str = "") -> str:
-    """A question, after a space, with the known names that are nearest to a wrong one; empty if none is near.
+    """A suggestion of known names that are similar to a wrong one, with a leading space; empty if none is similar.
 
     >>> did_you_mean("simsim", ["simclr", "simsiam"])
     ' Did you mean simsiam?'
@@ -38,10 +38,10 @@ def did_you_mean(name: str, known: Iterable[str], number: int = 1, prefix: str =
 
 
 def refuse_unknown(kind: str, name: str, known: Collection[str], more: str = "") -> None:
-    """Refuse a name that is not known; ``more`` is what else may be chosen.
+    """Refuse an unknown name; ``more`` describes further choices.
 
     Raises:
-        InputError: naming those that are.
+        InputError: naming the known ones.
     """
     if name not in known:
         meant = did_you_mean(name, known)

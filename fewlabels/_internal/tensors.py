@@ -1,4 +1,4 @@
-"""Tensors on disk as safetensors: nothing a user hands us is ever unpickled."""
+"""Tensors in safetensors files; no file is ever unpickled."""
 
 from pathlib import Path
 
@@ -11,21 +11,21 @@ from fewlabels._internal.files import write_bytes
 
 
 def weights_bytes(module: nn.Module, about: dict[str, str]) -> bytes:
-    """A module's state as the content of a safetensors file; ``about`` says what it is."""
+    """Serialise a module's state to the content of a safetensors file, with metadata ``about``."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     return save(tensors, metadata=about)
 
 
 def save_weights(module: nn.Module, path: Path, about: dict[str, str]) -> None:
-    """Write a module's state whole; ``about`` says what it is."""
+    """Write a module's state to a safetensors file, atomically, with metadata ``about``."""
     write_bytes(path, weights_bytes(module, about))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file and what it says of itself.
+    """Read tensors and metadata of a safetensors file.
 
     Raises:
-        InputError: if the file is missing, torn or of another format.
+        InputError: if the file is missing, incomplete or of another format.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such model file. Train one with: fewlabels fit fashion-mnist --out FOLDER")
@@ -37,18 +37,18 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_exactly(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load every tensor of a module, no more and no fewer, shapes checked.
+    """Load the state of a module; names and shapes must be the same.
 
     Raises:
         InputError: naming the first tensor that does not fit.
     """
     own = module.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
-        wanted = tuple(own[name].shape) if name in own else "absent"
+        expected = tuple(own[name].shape) if name in own else "absent"
         found = tuple(tensors[name].shape) if name in tensors else "absent"
-        if wanted != found:
+        if expected != found:
             raise InputError(
-                f"{path}: weights of another architecture ({name} is {found}, this network needs {wanted}). "
+                f"{path}: weights of another architecture ({name} is {found}, this network needs {expected}). "
                 "Pass weights that were trained with the same backbone, on images of as many channels."
             )
     module.load_state_dict(tensors, strict=True)

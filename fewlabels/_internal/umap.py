@@ -1,4 +1,4 @@
-"""Features drawn in few dimensions."""
+"""UMAP projections of features."""
 
 import warnings
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def umap_projection(features: np.ndarray, seed: int = 0, components: int = 3) -> np.ndarray:
-    """UMAP (McInnes et al. 2018) at the tutorial's settings: 10 neighbours, cosine.
+    """Project features by UMAP (McInnes et al. 2018) with the tutorial's settings: 10 neighbours, cosine distance.
 
     Args:
         features: float32 [N, D].
-        seed: the same seed gives the same picture on one machine.
-        components: the tutorial's 3, or 2.
+        seed: of UMAP; on one machine, the same seed gives the same projection.
+        components: dimensions of the projection: 3, as in the tutorial, or 2.
 
     Returns:
         float32 [N, components].
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba and umap warn of their own internals
+        warnings.simplefilter("ignore")  # numba and umap warn about internals
         from umap import UMAP  # slow to import: numba compiles
 
         neighbours = min(10, len(features) - 1)

@@ -1,1 +1,1 @@
-"""What to label next."""
+"""Active learning: select the images to label next."""

@@ -1,1 +1,1 @@
-"""`fewlabels check`: broken files, near-duplicates, label issues, outliers."""
+"""`fewlabels check`: unreadable files, duplicates, leaks, label issues, outliers."""

@@ -1,1 +1,1 @@
-"""Random views of whole batches."""
+"""Random augmentation of whole batches."""

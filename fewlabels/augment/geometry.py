@@ -1,7 +1,7 @@
-"""Geometric operations as matrices: composed per image, then applied by one interpolation.
+"""Geometric operations as matrices, which are composed per image and applied by one interpolation.
 
-A matrix is float64 [B, 3, 3] and maps a place in the *result* to the place in the *input* it is taken from. Places are
-in pixels from the image's centre, x to the right, y down.
+Matrices are float64 [B, 3, 3]. They map coordinates in the *result* to coordinates in the *input*. Coordinates are in
+pixels from the image's centre, x to the right, y down.
 """
 
 from functools import reduce
@@ -24,31 +24,31 @@ def _matrix(xx: Floats, xy: Floats, yx: Floats, yy: Floats, x: Floats | float = 
 
 
 def rotation(degrees: Floats) -> Floats:
-    """Clockwise about the centre; degrees [B]."""
+    """Matrices of clockwise rotations about the centre, by degrees [B]."""
     angle = np.deg2rad(degrees)
     return _matrix(np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle))
 
 
 def shear(x_degrees: Floats, y_degrees: Floats) -> Floats:
-    """Along x, then along y, about the centre; degrees [B] in (-90, 90)."""
+    """Matrices of shears along x, then along y, about the centre, by degrees [B] in (-90, 90)."""
     x, y = np.tan(np.deg2rad(x_degrees)), np.tan(np.deg2rad(y_degrees))
     return _matrix(1 + x * y, x, y, np.ones_like(x))
 
 
 def translation(right: Floats, down: Floats) -> Floats:
-    """In pixels [B]."""
+    """Matrices of translations, in pixels [B]."""
     one, zero = np.ones_like(right), np.zeros_like(right)
     return _matrix(one, zero, zero, one, -right, -down)
 
 
 def scaling(factor: Floats) -> Floats:
-    """About the centre; factor [B] > 0, above 1 enlarges."""
+    """Matrices of scalings about the centre, by factors [B] > 0; a factor above 1 enlarges."""
     zero = np.zeros_like(factor)
     return _matrix(1 / factor, zero, zero, 1 / factor)
 
 
 def flip(which: NDArray[np.bool_]) -> Floats:
-    """Left to right where ``which`` [B] is true."""
+    """Matrices of left-right flips where ``which`` [B] is true."""
     one, zero = np.ones(len(which)), np.zeros(len(which))
     return _matrix(np.where(which, -1.0, 1.0), zero, zero, one)
 
@@ -56,53 +56,56 @@ def flip(which: NDArray[np.bool_]) -> Floats:
 def crop(
     top: Floats, left: Floats, height: Floats, width: Floats, image: tuple[int, int], result: tuple[int, int]
 ) -> Floats:
-    """Cut a box [B] out of an image of (H, W) and stretch it to the result's (H, W); boxes need not be whole pixels."""
+    """Matrices that crop boxes [B] from images of size (H, W) and resize them to the result's (H, W).
+
+    Box coordinates are in pixels and need not be integers.
+    """
     zero = np.zeros_like(top)
     x, y = left + width / 2 - image[1] / 2, top + height / 2 - image[0] / 2
     return _matrix(width / result[1], zero, zero, height / result[0], x, y)
 
 
 def pixel_box(
-    height: int, width: int, share: Floats, ratio: Floats | float, top: Floats, left: Floats
+    height: int, width: int, area: Floats, ratio: Floats | float, top: Floats, left: Floats
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Top, left, height and width of boxes [B] of whole pixels inside of an image of that size.
+    """Top, left, height and width of boxes [B] inside of an image, in whole pixels.
 
     Args:
         height: of the image, in pixels.
         width: of the image, in pixels.
-        share: of the image's area.
+        area: fraction of the image's area.
         ratio: height over width, relative to the image's.
-        top: in [0, 1), the box's place among those that it could have.
-        left: as ``top``.
+        top: in [0, 1), from the topmost to the lowest possible position.
+        left: in [0, 1), from the leftmost to the rightmost possible position.
     """
-    box_height = np.minimum(height, np.round(height * np.sqrt(share * ratio)))
-    box_width = np.minimum(width, np.round(width * np.sqrt(share / ratio)))
+    box_height = np.minimum(height, np.round(height * np.sqrt(area * ratio)))
+    box_width = np.minimum(width, np.round(width * np.sqrt(area / ratio)))
     return np.floor(top * (height - box_height + 1)), np.floor(left * (width - box_width + 1)), box_height, box_width
 
 
 def compose(*matrices: Floats) -> Floats:
-    """One matrix for all operations, in the order in which they are applied to the image."""
+    """One matrix per image for several operations, which are applied in this order."""
     return reduce(np.matmul, matrices)
 
 
 def warp(images: Tensor, matrix: Floats, size: tuple[int, int] | None = None) -> Tensor:
-    """Apply matrices by one bilinear interpolation; what lies outside the image is 0.
+    """Apply matrices by one bilinear interpolation; pixels outside of the image are 0.
 
     Args:
         images: float [B, C, H, W].
         matrix: [B, 3, 3].
-        size: (H', W') of the result; the images' own if not given.
+        size: (H', W') of the result; None: the images' size.
 
     Returns:
         float [B, C, H', W'].
     """
     height, width = images.shape[2:]
     out_height, out_width = size or (height, width)
-    # grid_sample wants [-1, 1] from edge to edge.
+    # grid_sample takes coordinates in [-1, 1] from edge to edge.
     unit = matrix[:, :2] * np.array([[2 / width], [2 / height]])
     rows = torch.from_numpy(unit.astype(np.float32)).to(images.device)[..., None, None]  # [B, 2, 3, 1, 1]
     x = torch.arange(out_width, device=images.device) + (0.5 - out_width / 2)
     y = torch.arange(out_height, device=images.device)[:, None] + (0.5 - out_height / 2)
-    # Two planes seen as one grid: torch's affine_grid multiplies matrices three wide, several times slower.
+    # Several times faster than torch's affine_grid, which multiplies matrices with three columns.
     planes = rows[:, :, 0] * x + (rows[:, :, 1] * y + rows[:, :, 2])  # [B, 2, H', W']
     return F.grid_sample(images, planes.permute(0, 2, 3, 1), mode="bilinear", align_corners=False)

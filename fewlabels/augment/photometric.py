@@ -1,7 +1,7 @@
-"""Operations on pixel values, each for a whole batch with its own parameter for every image.
+"""Photometric operations on batches, with one parameter per image.
 
-Images are float [B, C, H, W] in [0, 1]; parameters are float [B] unless said otherwise. Results stay in [0, 1].
-Each agrees with torchvision's functional operation of the same name where there is one.
+Images are float [B, C, H, W] in [0, 1], and so are results. Parameters are float [B] except where noted.
+Each operation agrees with torchvision's functional operation of the same name if there is one.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LUMA = (0.2989, 0.587, 0.114)
-"""Weights of R, G and B in gray (ITU-R BT.601, as PIL and torchvision have them)."""
+"""Weights of R, G and B in gray (ITU-R BT.601, as in PIL and torchvision)."""
 
 
 def _per_image(parameter: Tensor) -> Tensor:
@@ -17,12 +17,12 @@ def _per_image(parameter: Tensor) -> Tensor:
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """``other`` at factor 0, the images themselves at 1."""
+    """Interpolate between ``other`` (factor 0) and the images (factor 1)."""
     return torch.lerp(other.expand_as(images), images, _per_image(factor)).clamp_(0, 1)
 
 
 def _gray(images: Tensor) -> Tensor:
-    """[B, 1, H, W]; images that are not RGB are averaged over their channels."""
+    """Gray images [B, 1, H, W]; images that are not RGB are averaged over their channels."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
     red, green, blue = images.unbind(dim=1)
@@ -30,27 +30,27 @@ def _gray(images: Tensor) -> Tensor:
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply by factor >= 0."""
+    """Multiply pixel values by a factor >= 0."""
     return (images * _per_image(factor)).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image's mean gray; factor >= 0, 1 changes nothing."""
+    """Blend with the mean gray value of the image; factor >= 0, 1 changes nothing."""
     return _blend(images, _gray(images).mean(dim=(1, 2, 3), keepdim=True), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend RGB with its gray; factor >= 0, 1 changes nothing."""
+    """Blend RGB images with their gray version; factor >= 0, 1 changes nothing."""
     return _blend(images, _gray(images), factor)
 
 
 def grayscale(images: Tensor, which: Tensor) -> Tensor:
-    """Gray in all three channels where ``which`` (bool [B]) is true."""
+    """Convert to gray, in all three channels, where ``which`` (bool [B]) is true."""
     return torch.where(_per_image(which), _gray(images), images)
 
 
-def hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of RGB images by a share of the colour circle in [-0.5, 0.5], in HSV."""
+def hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift the hue of RGB images, in HSV, by a fraction of the colour circle in [-0.5, 0.5]."""
     red, green, blue = images.unbind(dim=1)
     value = images.amax(dim=1)
     chroma = value - images.amin(dim=1)
@@ -60,39 +60,39 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
-    sixth = sixth + 6 * turn[:, None, None]
-    # f(n) = v - c max(0, min(k, 4 - k, 1)), k = (n + h) mod 6, for n = 5, 3, 1 (Smith 1978, in one formula).
+    sixth = sixth + 6 * shift[:, None, None]
+    # f(n) = v - c max(0, min(k, 4 - k, 1)), k = (n + h) mod 6, for n = 5, 3, 1: Smith 1978 in one formula.
     k = torch.stack([(n + sixth).remainder(6) for n in (5, 3, 1)], dim=1)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
 def gamma(images: Tensor, exponent: Tensor) -> Tensor:
-    """Raise to an exponent > 0: above 1 darkens."""
+    """Raise pixel values to an exponent > 0; above 1 darkens."""
     return images.pow(_per_image(exponent))
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Invert what is at or above the threshold; above 1 nothing is."""
+    """Invert pixel values at or above a threshold; a threshold above 1 changes nothing."""
     return torch.where(images >= _per_image(threshold), 1 - images, images)
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """Keep the first 1 to 8 bits of each value; 8 changes nothing."""
     step = _per_image(2.0 ** (8 - bits))
-    # A value that came from an integer must not fall to the one below it by rounding.
-    kept = ((images * 255 + 1e-3) / step).floor() * step / 255
-    return torch.where(_per_image(bits) < 8, kept, images)
+    # Rounding must not lower a value that came from an integer to the next integer.
+    posterized = ((images * 255 + 1e-3) / step).floor() * step / 255
+    return torch.where(_per_image(bits) < 8, posterized, images)
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch each channel of each image to [0, 1]; a constant channel stays as it is."""
+    """Stretch each channel of each image to [0, 1]; constant channels do not change."""
     low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     width = high - low
     return torch.where(width > 0, (images - low) / torch.where(width > 0, width, 1), images).clamp_(0, 1)
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Flatten each channel's histogram over 256 levels, as PIL does."""
+    """Equalize the histogram of each channel over 256 levels, as PIL does."""
     level = (images * 255).round().long().flatten(2)  # [B, C, HW]
     histogram = torch.zeros(*level.shape[:2], 256, dtype=torch.long, device=images.device)
     histogram.scatter_add_(2, level, torch.ones_like(level))
@@ -105,42 +105,42 @@ def equalize(images: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with a smoothed copy; factor 0 smooths, 1 changes nothing, above 1 sharpens; the rim stays."""
+    """Blend with a smoothed copy: factor 0 smooths, 1 changes nothing, above 1 sharpens. Border pixels stay."""
     channels = images.shape[1]
     kernel = images.new_tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     smooth = images.clone()
     if min(images.shape[2:]) < 3:
-        return smooth  # all rim
+        return smooth  # all pixels are border pixels
     smooth[..., 1:-1, 1:-1] = F.conv2d(images, kernel.expand(channels, 1, 3, 3), groups=channels)
     return _blend(images, smooth, factor)
 
 
 def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Gaussian blur by a standard deviation in pixels > 0; below about 0.05 nothing changes.
+    """Gaussian blur.
 
     Args:
         images: float [B, C, H, W].
-        sigma: [B].
-        kernel_size: odd, at most 2 min(H, W) - 1; the kernel's width in pixels.
+        sigma: [B], standard deviation in pixels, > 0; below about 0.05 nothing changes.
+        kernel_size: width of the kernel in pixels, odd, at most 2 min(H, W) - 1.
     """
     batch, channels, height, _ = images.shape
     half = kernel_size // 2
     offset = torch.arange(-half, half + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)[:, None]  # [BC, 1, K]
-    # One group an image and channel, so that one convolution takes them all.
+    # One convolution with one group for each image and channel.
     padded = F.pad(images, (half, half, half, half), mode="reflect").view(1, batch * channels, height + 2 * half, -1)
-    across = F.conv2d(padded, kernel[:, :, None, :], groups=batch * channels)
-    return F.conv2d(across, kernel[:, :, :, None], groups=batch * channels).view(images.shape).clamp_(0, 1)
+    horizontal = F.conv2d(padded, kernel[:, :, None, :], groups=batch * channels)
+    return F.conv2d(horizontal, kernel[:, :, :, None], groups=batch * channels).view(images.shape).clamp_(0, 1)
 
 
 def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Set a box to 0; sides in pixels [B], a height or width of 0 erases nothing."""
+    """Set a box of each image to 0; box coordinates in pixels [B]. A height or width of 0 erases nothing."""
     return images.masked_fill(boxes(images, top, left, height, width), 0)
 
 
 def boxes(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Bool [B, 1, H, W], true inside of each image's box; sides in pixels [B]."""
+    """Mask, bool [B, 1, H, W], true inside of each image's box; box coordinates in pixels [B]."""
     y = torch.arange(images.shape[2], device=images.device)
     x = torch.arange(images.shape[3], device=images.device)
     in_rows = (y >= top[:, None]) & (y < (top + height)[:, None])

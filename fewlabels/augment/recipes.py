@@ -1,4 +1,4 @@
-"""Named recipes of random views."""
+"""Named recipes of random views (augmentation)."""
 
 import math
 from collections.abc import Sequence
@@ -18,70 +18,76 @@ _DRAWS = (
     *("right", "down", "jitter", "brightness", "contrast", "saturation", "hue", "gamma", "solarize", "grayscale"),
     *("blur", "blur sigma", "erase", "erase area", "erase ratio", "erase top", "erase left"),
 )
-"""What the random numbers of an image are for, in their order; all are drawn, whatever the recipe uses of them."""
+"""Uses of an image's random numbers, in order; all are drawn for every recipe, whether it uses them or not."""
 _COLUMNS = 28
-"""So many are drawn: room for operations to come, whose draws then change no others."""
+"""Random numbers per image; the unused ones are reserved, so that a new operation changes no other random number."""
 
 Draws = dict[str, Floats]
 Range = tuple[float, float]
 
 
 def _between(low_high: Range, u: Floats) -> Floats:
+    """Uniform numbers in a range, from u in [0, 1)."""
     return low_high[0] + (low_high[1] - low_high[0]) * u
 
 
-def _plus_minus(reach: float, u: Floats) -> Floats:
-    return reach * (2 * u - 1)
+def _plus_minus(limit: float, u: Floats) -> Floats:
+    """Uniform numbers in [-limit, limit), from u in [0, 1)."""
+    return limit * (2 * u - 1)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Crop, turn and shift in one interpolation; then colour, blur and erase. What stays at its default is off.
+    """Random views: geometric operations in one interpolation, then colour, blur and erasing. By default all are off.
 
-    A view is a function of the image, the key and the image's row in the global batch alone: its neighbours,
-    the number of processes and the device change nothing in what is drawn.
+    A view depends on the image, the key and the image's position in the global batch. It does not depend on other
+    images, the number of processes or, but for rounding, the device.
     """
 
     size: int | None = None
-    """Height and width of the views in pixels; None: as the images are."""
+    """Height and width of the views in pixels; None: the images' size."""
     crop_area: Range = (1.0, 1.0)
-    """Share of the image's area that is kept."""
+    """Area of the crop, as a fraction of the image's area."""
     crop_ratio: Range = (1.0, 1.0)
     """Width over height of the crop, relative to the image's; log-uniform."""
     flip: float = 0.0
     """Probability of a left-right flip."""
     rotate: float = 0.0
-    """Up to so many degrees either way; so ``shear``."""
+    """Largest rotation in degrees, in either direction."""
     shear: float = 0.0
+    """Largest shear in degrees, along x and along y, in either direction."""
     translate: float = 0.0
-    """Up to this share of the size either way."""
+    """Largest shift in either direction, as a fraction of width and height."""
     scale: Range = (1.0, 1.0)
+    """Factor of the size."""
     jitter: float = 1.0
-    """Probability of the next five together."""
+    """Probability of brightness, contrast, saturation, hue and gamma together."""
     brightness: float = 0.0
-    """Factor in 1 ± this; so contrast and saturation."""
+    """The factor is uniform in 1 ± this value."""
     contrast: float = 0.0
+    """The factor is uniform in 1 ± this value."""
     saturation: float = 0.0
+    """The factor is uniform in 1 ± this value."""
     hue: float = 0.0
-    """Up to this share of the colour circle either way."""
+    """Largest shift in either direction, as a fraction of the colour circle."""
     gamma: float = 0.0
-    """Exponent from 1 / (1 + this) to 1 + this; log-uniform."""
+    """The exponent is log-uniform from 1 / (1 + this value) to 1 + this value."""
     solarize: float = 0.0
-    """Probability; threshold 0.5."""
+    """Probability of solarizing, with a threshold of 0.5."""
     grayscale: float = 0.0
-    """Probability."""
+    """Probability of conversion to gray."""
     blur: float = 0.0
-    """Probability."""
+    """Probability of a Gaussian blur."""
     blur_sigma: Range = (0.1, 2.0)
-    """In pixels."""
+    """Standard deviation of the blur in pixels."""
     erase: float = 0.0
-    """Probability."""
+    """Probability of erasing a box."""
     erase_area: Range = (0.02, 0.2)
-    """Share of the view's area."""
+    """Area of the erased box, as a fraction of the view's area."""
 
     @property
     def needs_rgb(self) -> bool:
-        """Whether it changes colours, which only images of three channels have."""
+        """True if the recipe changes colours, so that it needs images with three channels."""
         return bool(self.saturation or self.hue or self.grayscale)
 
     def __str__(self) -> str:
@@ -89,12 +95,12 @@ class Recipe:
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __call__(self, images: Tensor, key: tuple[int | str, ...], first_row: int = 0) -> Tensor:
-        """One random view of each image.
+        """Make one random view of each image.
 
         Args:
             images: uint8 [B, C, H, W].
-            key: what the random numbers depend on, such as (seed, step).
-            first_row: the place of the first of these images in the global batch.
+            key: of the random numbers, such as (seed, step).
+            first_row: position of the first image in the global batch.
 
         Returns:
             float32 [B, C, size, size] in [0, 1], on the images' device.
@@ -109,11 +115,11 @@ class Recipe:
             )
         u = dict(zip(_DRAWS, uniform(len(images), _COLUMNS, *key, first_row=first_row).T, strict=False))
         view = images.float() / 255
-        view = self._moved(view, u)
-        view = self._coloured(view, u)
-        return self._erased(view, u) if self.erase else view
+        view = self._apply_geometry(view, u)
+        view = self._apply_colour(view, u)
+        return self._erase_box(view, u) if self.erase else view
 
-    def _moved(self, images: Tensor, u: Draws) -> Tensor:
+    def _apply_geometry(self, images: Tensor, u: Draws) -> Tensor:
         height, width = images.shape[2:]
         result = (self.size, self.size) if self.size else (height, width)
         steps = []
@@ -131,7 +137,7 @@ class Recipe:
         if self.flip:
             steps.append(geometry.flip(u["flip"] < self.flip))
         if not steps:
-            return images  # the interpolation would round
+            return images  # an interpolation would round
         return geometry.warp(images, geometry.compose(*steps), result)
 
     def _box(self, height: int, width: int, u: Draws) -> tuple[Floats, Floats, Floats, Floats]:
@@ -143,15 +149,15 @@ class Recipe:
         box_width = width * np.sqrt(area * ratio).clip(max=1)
         return (height - box_height) * u["crop top"], (width - box_width) * u["crop left"], box_height, box_width
 
-    def _coloured(self, view: Tensor, u: Draws) -> Tensor:
+    def _apply_colour(self, view: Tensor, u: Draws) -> Tensor:
         def on_device(values: Floats) -> Tensor:
             return torch.from_numpy(values.astype(np.float32)).to(view.device)
 
         jittered = u["jitter"] < self.jitter
         for name in ("brightness", "contrast", "saturation"):
-            reach = getattr(self, name)
-            if reach:
-                factor = np.where(jittered, 1 + _plus_minus(reach, u[name]), 1).clip(min=0)
+            limit = getattr(self, name)
+            if limit:
+                factor = np.where(jittered, 1 + _plus_minus(limit, u[name]), 1).clip(min=0)
                 view = getattr(photometric, name)(view, on_device(factor))
         if self.hue:
             view = photometric.hue(view, on_device(np.where(jittered, _plus_minus(self.hue, u["hue"]), 0)))
@@ -165,41 +171,43 @@ class Recipe:
         if self.blur:
             sigma = np.where(u["blur"] < self.blur, _between(self.blur_sigma, u["blur sigma"]), 1e-3)
             smaller = min(view.shape[2:])
-            # A tenth of the size, as SimCLR has it (appendix A), and odd.
+            # A tenth of the size, as in SimCLR (appendix A), and odd.
             view = photometric.blur(view, on_device(sigma), max(3, smaller // 10 // 2 * 2 + 1))
         return view
 
-    def _erased(self, view: Tensor, u: Draws) -> Tensor:
+    def _erase_box(self, view: Tensor, u: Draws) -> Tensor:
         height, width = view.shape[2:]
-        share = np.where(u["erase"] < self.erase, _between(self.erase_area, u["erase area"]), 0)
+        area = np.where(u["erase"] < self.erase, _between(self.erase_area, u["erase area"]), 0)
         ratio = np.exp(_plus_minus(math.log(3), u["erase ratio"]))
-        box = geometry.pixel_box(height, width, share, ratio, u["erase top"], u["erase left"])
+        box = geometry.pixel_box(height, width, area, ratio, u["erase top"], u["erase left"])
         return photometric.erase(view, *(torch.from_numpy(side).float().to(view.device) for side in box))
 
 
 _SHIFT = 150 / 331
+"""Shift of magnitude 30 as a fraction of the size, as in torchvision."""
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """RandAugment (Cubuk et al. 2020): ``num_ops`` operations an image, each drawn from torchvision's 14.
+    """RandAugment (Cubuk et al. 2020): ``num_ops`` operations per image, each drawn from torchvision's 14.
 
-    Unlike there, the geometric ones of an image are composed and applied first, by one interpolation.
+    Unlike in torchvision, the geometric operations of an image come first and are applied by one interpolation.
     """
 
     num_ops: int = 2
     magnitude: int = 9
-    """0 to 30: how far each operation goes."""
+    """Strength of each operation, from 0 to 30."""
 
     def __call__(self, images: Tensor, key: tuple[int | str, ...], first_row: int = 0) -> Tensor:
-        """One random view of each image: as :meth:`Recipe.__call__`."""
+        """Make one random view of each image; see :meth:`Recipe.__call__`."""
         rows = len(images)
         u = uniform(rows, 2 * self.num_ops, *key, first_row=first_row)
         chosen = (u[:, : self.num_ops] * 14).astype(int)  # [B, num_ops]
         sign = np.where(u[:, self.num_ops :] < 0.5, -1.0, 1.0)
         view = images.float() / 255
         strength = self.magnitude / 30
-        moved = np.flatnonzero(((chosen >= 1) & (chosen <= 5)).any(axis=1))  # the others the interpolation would round
+        # Images without a geometric operation are left out, since an interpolation would round.
+        moved = np.flatnonzero(((chosen >= 1) & (chosen <= 5)).any(axis=1))
         if len(moved):
             size = images.shape[2:]
             steps = [self._matrix(chosen[moved, s], sign[moved, s] * strength, size) for s in range(self.num_ops)]
@@ -209,22 +217,22 @@ class RandAugment:
                 which = torch.from_numpy(np.flatnonzero(chosen[:, slot] == op)).to(view.device)
                 if len(which):
                     factor = torch.from_numpy(1 + 0.9 * strength * sign[:, slot]).float().to(view.device)[which]
-                    view[which] = self._changed(op, view[which], factor, strength)
+                    view[which] = self._photometric(op, view[which], factor, strength)
         return view
 
     @staticmethod
     def _matrix(op: np.ndarray, signed: Floats, size: Sequence[int]) -> Floats:
-        """Operations 1 to 5: shear x and y, shift x and y, rotate; the identity for all others."""
+        """Matrices of operations 1 to 5 (shear x and y, shift x and y, rotate); the identity for all others."""
         amount = [np.where(op == k, signed, 0.0) for k in range(1, 6)]
         return geometry.compose(
-            geometry.shear(*(np.rad2deg(np.arctan(0.3 * share)) for share in amount[:2])),
+            geometry.shear(*(np.rad2deg(np.arctan(0.3 * each)) for each in amount[:2])),
             geometry.translation(amount[2] * _SHIFT * size[1], amount[3] * _SHIFT * size[0]),
             geometry.rotation(amount[4] * 30),
         )
 
     @staticmethod
-    def _changed(op: int, view: Tensor, factor: Tensor, strength: float) -> Tensor:
-        """Operations 6 to 13 on the images that drew them."""
+    def _photometric(op: int, view: Tensor, factor: Tensor, strength: float) -> Tensor:
+        """Apply one of operations 6 to 13."""
         match op:
             case 6:
                 return photometric.brightness(view, factor)
@@ -245,7 +253,7 @@ class RandAugment:
 
 
 RECIPES: dict[str, Recipe | RandAugment] = {
-    # Gray images of little things: clothes, digits, cells.
+    # Gray images of single small objects: clothes, digits, cells.
     "gray-small": Recipe(
         crop_area=(0.4, 1.0), crop_ratio=(3 / 4, 4 / 3), flip=0.5, rotate=10, shear=5, brightness=0.4, gamma=0.5
     ),
@@ -279,14 +287,14 @@ RECIPES: dict[str, Recipe | RandAugment] = {
 }
 
 
-def usual_recipe(channels: int) -> str:
-    """The name of the recipe for pretraining on small images."""
+def default_recipe(channels: int) -> str:
+    """Name of the default recipe for pretraining on small images."""
     return "rgb-small" if channels == 3 else "gray-small"
 
 
 def fit_views(channels: int) -> tuple[Recipe, Recipe]:
-    """A weak recipe, which leaves an image much as it is, and a strong one; for training with labels."""
-    strong = RECIPES[usual_recipe(channels)]
+    """A weak recipe, which changes an image little, and a strong one, for training with labels."""
+    strong = RECIPES[default_recipe(channels)]
     assert isinstance(strong, Recipe)
-    # Smaller crops may lose what the label names.
+    # A smaller crop may not show the labelled object.
     return Recipe(flip=0.5, translate=0.08), replace(strong, crop_area=(0.4, 1.0))

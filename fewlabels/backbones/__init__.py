@@ -1,1 +1,1 @@
-"""Backbones, classifiers and their weights on disk."""
+"""Backbones, classifiers, inference and weight files."""

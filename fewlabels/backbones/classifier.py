@@ -1,32 +1,35 @@
-"""A backbone with a head that names classes."""
+"""An image classifier: a backbone and a head."""
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabels._internal.seeding import seeded
 from fewlabels.backbones.architectures import make_backbone
-from fewlabels.data.form import Preparation
+from fewlabels.data.preprocessing import Preprocessing
 
+ABSENT_LOGIT = -1e4
+"""Logit of a class without labels, which is then never predicted."""
 MIRRORED, SHIFTED = 2, 6
-"""Of :func:`shifted_and_mirrored`: an image and its mirror image, and all."""
+"""Numbers of test views of :func:`shifted_and_mirrored`: an image and its mirror image, or also two shifts of both."""
 
 
 class Classifier(nn.Module):
-    """A backbone and a head: float [B, C, H, W] to logits [B, K].
+    """A classifier of a backbone and a head: float [B, C, H, W] to logits [B, K].
 
-    With :attr:`test_views` set, logits are the mean over so many views of :func:`shifted_and_mirrored` in evaluation
-    mode: at so many times the cost it errs less. It suits images whose mirror image could be one of them.
+    With :attr:`test_views`, logits in evaluation mode are the mean over views of :func:`shifted_and_mirrored`. This
+    reduces errors and multiplies the cost. It fits images whose mirror image is as likely.
 
     Args:
         backbone: a name in :data:`~fewlabels.backbones.architectures.BACKBONES`.
-        class_names: the K classes.
+        class_names: names of the K classes.
         channels: C.
-        seed: initial weights are a function of it alone.
-        hidden: width of the head's hidden layer, as the tutorial has one; 0: the head is linear, on features that are
-            scaled to a mean square of 1.
+        seed: of the initial weights.
+        hidden: width of the head's hidden layer, as in the tutorial. 0: the head is linear, on features with a mean
+            square of 1.
     """
 
     def __init__(
@@ -37,11 +40,11 @@ class Classifier(nn.Module):
         self.class_names = tuple(class_names)
         self.hidden = hidden
         self.test_views = 0
-        """0: the image as it is; else :data:`MIRRORED` or :data:`SHIFTED`."""
-        self.preparation: Preparation | None = None
-        """What was done with the images it has learned from; None: not known."""
+        """Number of test views: 0 (only the image), :data:`MIRRORED` or :data:`SHIFTED`."""
+        self.preprocessing: Preprocessing | None = None
+        """Preprocessing of the training images; None: unknown."""
         self.thresholds: dict[str, float] = {}
-        """By wanted precision, such as ``0.95``: the probability from which on so many are right; above 1: none."""
+        """Lowest probability with a precision, by precision such as ``0.95``; above 1: no probability has it."""
         with seeded(seed, "init"):
             self.backbone = make_backbone(backbone, channels)
             features, classes = self.backbone.num_features, len(self.class_names)
@@ -50,6 +53,7 @@ class Classifier(nn.Module):
                 self.head = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute logits [B, K] of x, float [B, C, H, W]."""
         if self.training or not self.test_views:
             return self._of_one_view(x)
         views = [self._of_one_view(view) for view in shifted_and_mirrored(x, self.test_views)]
@@ -62,12 +66,49 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(features)
         return logits
 
+    def set_head(self, head: np.ndarray) -> None:
+        """Set the weights of the linear head: float [K, F + 1], the bias last.
+
+        Raises:
+            TypeError: if the head has a hidden layer.
+        """
+        linear = self._linear_head()
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(head[:, :-1]))
+            linear.bias.copy_(torch.from_numpy(head[:, -1]))
+
+    def rescale_logits(self, scale: float, offsets: np.ndarray, absent: np.ndarray) -> None:
+        """Change the head's weights so that logits become ``scale * logits + offsets``.
+
+        Args:
+            scale: factor of all logits.
+            offsets: float [K].
+            absent: int64, classes whose logit becomes ``ABSENT_LOGIT``.
+
+        Raises:
+            TypeError: if the head has a hidden layer.
+        """
+        linear = self._linear_head()
+        with torch.no_grad():
+            linear.weight.mul_(scale)
+            linear.bias.mul_(scale).add_(torch.from_numpy(offsets))
+            linear.weight[absent] = 0
+            linear.bias[absent] = ABSENT_LOGIT
+
+    def _linear_head(self) -> nn.Linear:
+        if not isinstance(self.head, nn.Linear):
+            raise TypeError("the head has a hidden layer")
+        return self.head
+
 
 def shifted_and_mirrored(images: Tensor, views: int = SHIFTED) -> Iterator[Tensor]:
-    """Images [B, C, H, W] as they are, a little up and to the left, down and to the right; and each in the mirror.
+    """Yield test views of images: unchanged, shifted up and left, shifted down and right, each followed by its mirror.
 
-    At most so many views, the image and its mirror image first. The shift is a 28th of the size, at least a pixel; what
-    is missing repeats the border.
+    The shift is 1/28 of the size, at least one pixel; the border is repeated.
+
+    Args:
+        images: float [B, C, H, W].
+        views: number of views: 2, 4 or 6.
     """
     height, width = images.shape[2:]
     down, right = max(1, round(height / 28)), max(1, round(width / 28))

@@ -1,4 +1,4 @@
-"""Projectors and predictors: small networks behind a backbone."""
+"""Projectors and predictors: small networks on top of a backbone."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,10 +7,10 @@ from torch import nn
 
 
 def mlp(sizes: Sequence[int], normalised: bool = False) -> nn.Sequential:
-    """Linear layers with batch norm and ReLU between them: float [B, sizes[0]] to [B, sizes[-1]].
+    """Make linear layers with batch norm and ReLU between them: float [B, sizes[0]] to [B, sizes[-1]].
 
     Args:
-        sizes: widths from input to output, 2 or more.
+        sizes: widths from input to output, at least two.
         normalised: end in a batch norm without learned scale and shift.
     """
     layers: list[nn.Module] = []

@@ -1,13 +1,13 @@
-"""A small residual network for small images."""
+"""The residual block of the network for small images."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions and a way around them (He et al. 2016, section 3).
+    """A residual block of two 3x3 convolutions (He et al. 2016, section 3).
 
-    Float [B, inner, H, W] to [B, outer, H / stride, W / stride].
+    It maps float [B, inner, H, W] to [B, outer, H / stride, W / stride].
     """
 
     def __init__(self, inner: int, outer: int, stride: int = 1) -> None:
@@ -21,6 +21,6 @@ class Residual(nn.Module):
             self.around = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: float [B, inner, H, W]."""
+        """Compute the block's output for x, float [B, inner, H, W]."""
         y = F.relu(self.first_norm(self.first(x)), inplace=True)
         return F.relu(self.second_norm(self.second(y)).add_(self.around(x)), inplace=True)

@@ -1,4 +1,4 @@
-"""Backbones and classifiers on disk, as safetensors: nothing a user hands us is ever unpickled."""
+"""Backbones and classifiers in safetensors files; no file is ever unpickled."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,16 @@ from fewlabels._internal.errors import InputError
 from fewlabels._internal.tensors import load_exactly, read_weights, save_weights
 from fewlabels.backbones.architectures import BACKBONES
 from fewlabels.backbones.classifier import MIRRORED, SHIFTED, Classifier
-from fewlabels.data.form import Form, Preparation
+from fewlabels.data.preprocessing import ImageSpec, Preprocessing
 
 
 def save_backbone(backbone: nn.Module, path: Path, name: str) -> None:
-    """Write a backbone alone, as pretraining makes it."""
+    """Write a backbone to a safetensors file."""
     save_weights(backbone, path, {"kind": "backbone", "backbone": name})
 
 
 def load_backbone(model: Classifier, path: Path) -> None:
-    """Load pretrained weights into a classifier's backbone: from a backbone file or another classifier.
+    """Load weights into a classifier's backbone, from a file of a backbone or of a classifier.
 
     Raises:
         InputError: if the file is of another architecture.
@@ -32,17 +32,17 @@ def load_backbone(model: Classifier, path: Path) -> None:
 
 
 def refuse_other_backbone(about: dict[str, str], name: str, path: Path) -> None:
-    """Refuse a file that says it holds another backbone's weights.
+    """Refuse a file with weights of another backbone, according to its metadata.
 
     Raises:
-        InputError: naming both.
+        InputError: naming both backbones.
     """
     if (found := about.get("backbone", name)) != name:
         raise InputError(f"{path}: weights of {found}, not of {name}. Choose backbone {found}.")
 
 
 def save_classifier(model: Classifier, path: Path) -> None:
-    """Write a classifier with all that is needed to use it again."""
+    """Write a classifier with its metadata to a safetensors file, for :func:`load_classifier`."""
     about = {
         "kind": "classifier",
         "backbone": model.backbone_name,
@@ -53,16 +53,16 @@ def save_classifier(model: Classifier, path: Path) -> None:
     }
     if model.thresholds:
         about["thresholds"] = json.dumps(model.thresholds)
-    if model.preparation is not None:
-        about["preparation"] = model.preparation.as_json()
+    if model.preprocessing is not None:
+        about["preparation"] = model.preprocessing.as_json()
     save_weights(model, path, about)
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Read a classifier back, in evaluation mode.
+    """Read a classifier from a file, in evaluation mode.
 
     Raises:
-        InputError: if the file is missing, torn, not a classifier or of an unknown architecture.
+        InputError: if the file is missing or damaged, is no classifier, or has an unknown architecture.
     """
     tensors, about = read_weights(path)
     if about.get("kind") != "classifier":
@@ -70,39 +70,39 @@ def load_classifier(path: Path) -> Classifier:
     try:
         name, channels, classes = about["backbone"], int(about["channels"]), json.loads(about["class_names"])
         hidden, views = int(about["hidden"]), int(about.get("test_views", "0"))
-        views = SHIFTED if views == 1 else views  # files once said no more than that there are some
-        preparation = Preparation.of_json(about["preparation"]) if "preparation" in about else None
-        thresholds = {str(wanted): float(at) for wanted, at in json.loads(about.get("thresholds", "{}")).items()}
+        views = SHIFTED if views == 1 else views  # 1 in older files, where it means that there are test views
+        preprocessing = Preprocessing.from_json(about["preparation"]) if "preparation" in about else None
+        thresholds = {str(precision): float(at) for precision, at in json.loads(about.get("thresholds", "{}")).items()}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit") from None
     of_timm = name.startswith("timm/")
     if name not in BACKBONES and not of_timm:
-        raise InputError(f"{path}: unknown backbone {name!r}. This version knows {', '.join(BACKBONES)}.")
+        raise InputError(f"{path}: unknown backbone {name!r}. This version has {', '.join(BACKBONES)}.")
     if not (
-        (1 <= channels <= 1024 and (preparation is None or preparation.form.channels == channels))
+        (1 <= channels <= 1024 and (preprocessing is None or preprocessing.form.channels == channels))
         and (0 <= hidden <= 65536 and views in (0, MIRRORED, SHIFTED))
         and (isinstance(classes, list) and 1 <= len(classes) <= 1_000_000)
     ):
         raise InputError(f"{path}: its description is damaged. Train the model again with: fewlabels fit")
-    # A file's word on sizes costs no memory before its tensors are checked. timm computes buffers that no file holds.
+    # On the meta device, wrong sizes in the metadata cost no memory. timm needs the CPU: it computes buffers itself.
     with torch.device("cpu" if of_timm else "meta"):
         model = Classifier(name, [str(c) for c in classes], channels, hidden=hidden)
     if not of_timm:
         model = model.to_empty(device="cpu")
     load_exactly(model, tensors, path)
-    model.test_views, model.preparation, model.thresholds = views, preparation, thresholds
+    model.test_views, model.preprocessing, model.thresholds = views, preprocessing, thresholds
     return model.eval()
 
 
-def preparation_of(model: Classifier, path: Path) -> Preparation:
-    """What is to be done with images before a classifier from this file sees them.
+def preprocessing_of(model: Classifier, path: Path) -> Preprocessing:
+    """The preprocessing of images for a classifier from a file.
 
     Raises:
-        InputError: if the file does not say and the backbone takes any size.
+        InputError: if the file has no preprocessing and the backbone takes any image size.
     """
-    if model.preparation is not None:
-        return model.preparation
+    if model.preprocessing is not None:
+        return model.preprocessing
     size = model.backbone.image_size
     if size is None:
-        raise InputError(f"{path}: does not say what images it takes. Train the model again with: fewlabels fit")
-    return Preparation(Form(model.backbone.channels, size, size, "uint8"))
+        raise InputError(f"{path}: does not say which image size it takes. Train the model again with: fewlabels fit")
+    return Preprocessing(ImageSpec(model.backbone.channels, size, size, "uint8"))

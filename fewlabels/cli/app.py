@@ -1,10 +1,11 @@
-"""The command line: commands, and user mistakes as one line with exit code 2."""
+"""The command line: all commands, and error messages in one line with exit code 2."""
 
 import os
 import sys
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from fewlabels._internal.errors import InputError
 from fewlabels.cli.article import article
@@ -22,58 +23,78 @@ from fewlabels.cli.search import search
 from fewlabels.cli.serve import serve
 from fewlabels.cli.suggest import suggest
 
+
+def _without_type(params: list[Any]) -> list[Any]:
+    """Keep typer from printing Python types, such as ``<str>``, beside arguments and flags in --help."""
+    for param in params:
+        if isinstance(param, TyperArgument) or (getattr(param, "is_flag", False) and not param.metavar):
+            param.display_type_rich = lambda ctx: ""
+    return params
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_type(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_type(super().get_params(ctx))
+
+
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="From many images and few labels to the best classifier they can buy, with the evidence.",
+    help="Train image classifiers from many images and few labels, and measure how good they are.",
 )
 for command in (
-    article,
     check,
     fit,
+    predict,
+    suggest,
     compare,
     report,
     pretrain,
-    predict,
-    suggest,
     embed,
     search,
     dedupe,
     export,
     serve,
+    article,
     doctor,
 ):
-    app.command()(command)
+    app.command(cls=_Command)(command)
 
-# typer carries its own copy of click from 0.20 on, so the class is reached through typer itself.
+# Since 0.20 typer contains a copy of click, so the class is taken from typer instead of click.
 _ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def main() -> NoReturn:
-    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    """Run the command line; a user's mistake gives one line on stderr and exit code 2."""
     try:
         code = app(standalone_mode=False)
     except InputError as error:
-        _refuse(str(error), error.alone)
+        _refuse(str(error), error.one_process_only)
     except PermissionError as error:
-        _refuse(f"{error.filename}: {error.strerror}. Choose another place, or ask its owner.")
+        _refuse(f"{error.filename}: {error.strerror}. Choose another folder, or ask its owner for access.")
     except _ClickException as error:
-        _refuse(f"{error.format_message()} Run with --help to see how it is used.")
+        _refuse(f"{error.format_message()} Run the command with --help to see its options.")
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    if code == INTERRUPTED:  # some versions of typer return this instead of raising
+    if code == INTERRUPTED:  # some versions of typer return the code instead of raising
         print("\nStopped.", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _refuse(message: str, alone: bool = False) -> NoReturn:
-    process = os.environ.get("LOCAL_RANK", "0")
-    if process != "0" and not alone:
-        sys.exit(0)  # the first process says it; another code would have it killed before it does
-    who = "fewlabels" if process == "0" else f"fewlabels, process {process}"
-    print(f"{who}: " + " ".join(message.split()), file=sys.stderr)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if rank != "0" and not alone:
+        sys.exit(0)  # process 0 prints the message; another exit code would kill it first
+    prefix = "fewlabels" if rank == "0" else f"fewlabels, process {rank}"
+    print(f"{prefix}: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 

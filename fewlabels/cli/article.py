@@ -1,4 +1,4 @@
-"""The tutorial, end to end."""
+"""The command ``article``."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,21 +16,21 @@ from fewlabels.cli.options import (
     at_least,
     command_line,
     device_of,
-    saying_how_to_go_on,
+    resumable,
 )
 
 
 def article(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer epochs, for a demonstration.")] = False,
-    seeds: Annotated[int, typer.Option(help="Seeds for the arms with few labels.", metavar="N")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer epochs, for a demonstration.", metavar="")] = False,
+    seeds: Annotated[int, typer.Option(help="Number of seeds for the trainings with few labels.", metavar="N")] = 1,
     out: Out = Path("runs/article"),
     data: DataFolder = None,
     logger: Logger = "tensorboard",
     device: Device = "auto",
 ) -> None:
-    """Run the tutorial end to end on Fashion-MNIST and test its claims.
+    """Run a SimSiam tutorial on Fashion-MNIST and test its claims.
 
-    Stop it with Ctrl-C at any time: the same command goes on.
+    After Ctrl-C the same command resumes.
 
     Example: `fewlabels article --quick --out runs/demo`
     """
@@ -49,19 +49,19 @@ def article(
     splits = fashion_mnist(data, say=console.print)
     log = make_logger(logger, out, {"command": command_line(), **asdict(plan)})
     run = ArticleRun(out, splits.train, splits.test, plan, seeds, log, console, torch_device)
-    with saying_how_to_go_on():
+    with resumable():
         gathered = result(run, command_line(), quick)
     log.close()
     report = write_report(gathered, out)
-    table = Table("arm", "labels", "epochs", "pretr.", "macro-F1", "s", title="Test macro-F1 by arm")
-    for arm in gathered["arms"]:
+    table = Table("experiment", "labels", "epochs", "pretr.", "macro-F1", "s", title="Test macro-F1 by experiment")
+    for experiment in gathered["experiments"]:
         table.add_row(
-            arm["title"],
-            f"{arm['labels']:,}",
-            str(arm["epochs"]),
-            str(arm["pretrain_epochs"]),
-            arm["macro_f1_text"],
-            f"{arm['seconds']:.0f}",
+            experiment["title"],
+            f"{experiment['labels']:,}",
+            str(experiment["epochs"]),
+            str(experiment["pretrain_epochs"]),
+            experiment["macro_f1_text"],
+            f"{experiment['seconds']:.0f}",
         )
     console.print(table)
     for claim in gathered["claims"]:

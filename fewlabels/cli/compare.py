@@ -1,4 +1,4 @@
-"""Does pretraining help here? Paired runs and their report."""
+"""The commands ``compare`` and ``report``."""
 
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from fewlabels.cli.options import (
     DataFolder,
     Device,
     Out,
+    Root,
     Size,
     backbone_file,
     command_line,
@@ -23,64 +24,76 @@ from fewlabels.cli.options import (
     numbers_of,
     one_of,
     opened_data,
-    saying_how_to_go_on,
+    resumable,
     seconds_of,
 )
 
 if TYPE_CHECKING:
-    from fewlabels.compare.run import Engine
+    from fewlabels.compare.run import TrialRunner
 
-TESTED = 0.2
-"""Of the labelled images, where the data name none for the test."""
+TEST_FRACTION = 0.2
+"""Fraction of the labelled images that become the test set, if the data define none. Not tuned."""
 
 
 def compare(
     dataset: Data,
     labels: Annotated[
         str | None,
-        typer.Option(help="How many labels; several with commas. [all; of fashion-mnist 1000]", metavar="N,N"),
+        typer.Option(
+            help="Number of labels, or several separated by commas. [all; 1000 for fashion-mnist]", metavar="N,N"
+        ),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Paired runs; a claim needs 6.", metavar="N")] = 6,
-    budget: Annotated[str, typer.Option(help="Time for all, such as 30m or 2h.", metavar="TIME")] = "60m",
+    pairs: Annotated[
+        int, typer.Option(help="Number of pairs, each with its own labels and seed; a claim needs 6.", metavar="N")
+    ] = 6,
+    budget: Annotated[
+        str, typer.Option(help="Time for the whole comparison, such as 30m or 2h.", metavar="TIME")
+    ] = "60m",
     methods: Annotated[
-        str, typer.Option(help="Methods of pretraining, with commas; the verdict is about the first.", metavar="NAMES")
+        str,
+        typer.Option(help="Pretraining methods separated by commas; the verdict is about the first.", metavar="NAMES"),
     ] = "mocov2",
     backbone: Backbone = None,
     start_from: Annotated[
         Path | None,
-        typer.Option("--from", help="A pretraining's folder, or its backbone.safetensors, to compare.", metavar="RUN"),
+        typer.Option(
+            "--from", help="Also compare this pretraining: its folder or backbone.safetensors.", metavar="RUN"
+        ),
     ] = None,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Say what it would do and could find; do nothing.")] = False,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Print time, memory and detectable difference, and stop.", metavar="")
+    ] = False,
     engine: Annotated[
         str,
-        typer.Option(help="local, or ray: many at a time, on the cluster RAY_ADDRESS names or here.", metavar="NAME"),
+        typer.Option(help="local, or ray: parallel, on this machine or the cluster in RAY_ADDRESS.", metavar="NAME"),
     ] = "local",
     size: Size = None,
+    root: Root = None,
     out: Out = Path("runs/compare"),
     data: DataFolder = None,
     device: Device = "auto",
 ) -> None:
-    """Does pretraining help on these images? Paired runs, an answer in plain words, and the evidence.
+    """Test whether pretraining helps on these images, by paired trainings.
 
-    Where DATA name no images for a test, a fifth of the labelled ones is set aside. Stopped with Ctrl-C, the same
-    command goes on; what is done is never done again.
+    The result is a verdict in one sentence and a report. If DATA define no test images, a fifth of the labelled ones
+    becomes the test set. After Ctrl-C the same command resumes.
 
     Example: `fewlabels compare fashion-mnist --labels 1000 --pairs 6`
     """
     from fewlabels._internal.environment import provenance
     from fewlabels._internal.files import writable_folder, write_json
-    from fewlabels.augment.recipes import RECIPES, fit_views, usual_recipe
-    from fewlabels.backbones.architectures import usual_backbone
-    from fewlabels.compare.cells import Bench
+    from fewlabels.augment.recipes import RECIPES, default_recipe, fit_views
+    from fewlabels.backbones.architectures import default_backbone
+    from fewlabels.compare.cells import Experiment
     from fewlabels.compare.plan import CompareSettings
     from fewlabels.compare.run import compare as run_compare
     from fewlabels.compare.run import plan_lines, write_panels
-    from fewlabels.data.dataset import FASHION_MNIST
+    from fewlabels.data.named import FASHION_MNIST
     from fewlabels.report.compare import write_compare_report
     from fewlabels.training.callbacks import Observer
     from fewlabels.training.precision import fastest_precision
 
-    run_engine = _engine(engine)
+    run_trials = _trial_runner(engine)
     settings = CompareSettings(
         numbers_of("--labels", labels or "1000"),
         pairs,
@@ -90,13 +103,15 @@ def compare(
     )
     console = Console(markup=False)
     torch_device = device_of(device)
-    found = opened_data(dataset, data, console, TESTED, size)
+    found = opened_data(dataset, data, console, TEST_FRACTION, size, root)
     train, test = found.train, found.test
     if test is None:
-        raise InputError(f"{train.name}: no labelled image is for the test. Name some in a table's column split.")
+        raise InputError(
+            f"{train.name}: no labelled image is in the test set. Mark some with test in the column split of a table."
+        )
     if labels is None and dataset != FASHION_MNIST:
         settings = replace(settings, labels=(train.num_labels,))
-    settings = replace(settings, backbone=usual_backbone(backbone, train.shape))
+    settings = replace(settings, backbone=default_backbone(backbone, train.shape))
     for number in settings.labels:
         train.checked(number)
     for line in plan_lines(settings, train):
@@ -104,39 +119,40 @@ def compare(
     if only_plan:
         return
     channels = train.shape[0]
-    bench = Bench(
+    experiment = Experiment(
         settings,
         train,
         test,
-        RECIPES[usual_recipe(channels)],
+        RECIPES[default_recipe(channels)],
         fit_views(channels),
         writable_folder(out),
         partial(Observer, console=console),
         torch_device,
         fastest_precision(torch_device.type),
     )
-    with saying_how_to_go_on(), bench.timed():
-        result = run_compare(bench, run_engine)
-    about = {"name": "compare", **provenance(command_line()), "seconds": round(bench.seconds(), 1)}
+    with resumable(), experiment.timed():
+        result = run_compare(experiment, run_trials)
+    about = {"name": "compare", **provenance(command_line()), "seconds": round(experiment.elapsed_seconds(), 1)}
     write_json(out / "result.json", {**about, **result})
-    table = Table("labels", "arm", "macro-F1", "against supervised, points", title="Test macro-F1 by arm")
+    table = Table("labels", "candidate", "macro-F1", "against supervised, points", title="Test macro-F1 by candidate")
     against = {(each["labels"], each["arm"]): each for each in result["differences"]}
-    for row in result["arms"]:
+    for row in result["scores"]:
         spread = "" if row["spread"] is None else f" ± {row['spread']:.4f}"
-        of = against.get((row["labels"], row["arm"]))
-        text = "" if of is None else " ".join(f"{100 * of[end]:+.1f}" for end in ("difference", "low", "high"))
+        difference = against.get((row["labels"], row["arm"]))
+        keys = ("difference", "low", "high")
+        text = "" if difference is None else " ".join(f"{100 * difference[key]:+.1f}" for key in keys)
         table.add_row(f"{row['labels']:,}", row["arm"], f"{row['mean']:.4f}{spread}", text)
     console.print(table)
     console.print(result["verdict"], highlight=False)
-    with saying_how_to_go_on():
-        write_panels(bench, found.names)
+    with resumable():
+        write_panels(experiment, found.names)
     console.print(f"Report: {write_compare_report(out)}", soft_wrap=True)
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a comparison.", metavar="RUN")] = Path("runs/compare"),
+    run: Annotated[Path, typer.Argument(help="Folder of a finished comparison.", metavar="RUN")] = Path("runs/compare"),
 ) -> None:
-    """Draw a comparison's report again, from what it has measured.
+    """Write the report of a finished comparison again; it works for results of compare only.
 
     Example: `fewlabels report runs/compare`
     """
@@ -145,13 +161,13 @@ def report(
     Console(markup=False).print(f"Report: {write_compare_report(run)}", soft_wrap=True)
 
 
-def _engine(name: str) -> "Engine":
-    from fewlabels.compare.run import one_after_the_other
+def _trial_runner(name: str) -> "TrialRunner":
+    from fewlabels.compare.run import run_sequentially
 
     if one_of("--engine", name, ("local", "ray")) == "local":
-        return one_after_the_other
+        return run_sequentially
     try:
-        from fewlabels.compare.on_ray import over_ray
+        from fewlabels.compare.on_ray import run_on_ray
     except ModuleNotFoundError as error:
         raise InputError(f"--engine ray: {error.name} is not installed. Run: pip install 'fewlabels[ray]'") from None
-    return over_ray
+    return run_on_ray

@@ -1,4 +1,4 @@
-"""CSV that commands leave, for people who open it in a spreadsheet."""
+"""Write CSV files that are safe to open in a spreadsheet."""
 
 import csv
 import io
@@ -8,31 +8,33 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fewlabels._internal.errors import InputError, printable
-from fewlabels._internal.files import written_whole
-from fewlabels.data.tables import FORMULAS
+from fewlabels._internal.errors import InputError, sanitize
+from fewlabels._internal.files import atomic_write
+from fewlabels.data.tables import FORMULA_PREFIXES
 
 
-def harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula.
+def escape_formula(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula, by prefixing an apostrophe if needed.
 
-    >>> harmless("=1+1"), harmless("-1"), harmless("'=")  # the last was harmless, but would be read as another
+    Text that is an apostrophe and then a formula gets a second apostrophe, so that reading restores the text.
+
+    >>> escape_formula("=1+1"), escape_formula("-1"), escape_formula("'=")
     ("'=1+1", '-1', "''=")
     """
-    if cell.lstrip("'")[:1] not in FORMULAS:
+    if cell.lstrip("'")[:1] not in FORMULA_PREFIXES:
         return cell
     try:
         float(cell)
     except ValueError:
         return f"'{cell}"
-    return cell  # a number may be the name of a class
+    return cell  # a class name may be a number
 
 
 def path_cell(path: PurePosixPath) -> str:
-    """One that no spreadsheet takes for a formula, and that names the same file.
+    """Return the path as a cell that no spreadsheet takes for a formula, with ``./`` before it if needed.
 
     Raises:
-        InputError: if no table can hold it.
+        InputError: if the path has a backslash or is not valid UTF-8.
     """
     text = str(path)
     try:
@@ -42,30 +44,30 @@ def path_cell(path: PurePosixPath) -> str:
     else:
         if "\\" not in text:
             return text if text[0].isalnum() else f"./{text}"
-    raise InputError(f"{printable(text)}: a name that no table can hold. Rename it.")
+    raise InputError(f"{sanitize(text)}: this name cannot be written to a table. Rename the file.")
 
 
-def way_to_images(out: Path, option: str, images: Path) -> PurePosixPath:
-    """From the folder of a table to come to that of its images.
+def path_to_images(out: Path, option: str, images: Path) -> PurePosixPath:
+    """Return the relative path from the folder of a table to the folder of its images.
 
     Raises:
-        InputError: if no table of these images can be there.
+        InputError: if the table is not a .csv file in the folder of the images or in a parent folder.
     """
     if out.suffix.lower() != ".csv":
-        raise InputError(f"{option} {out}: no table. Let its name end in .csv.")
+        raise InputError(f"{option} {out}: not a table. Give it the suffix .csv.")
     try:
         return PurePosixPath(images.resolve().relative_to(out.resolve().parent).as_posix())
     except ValueError:
         raise InputError(
-            f"{option} {out}: does not lie in {images} or above it, as a table's paths need. Write {images / out.name}."
+            f"{option} {out}: must be in the folder of the images or a parent folder. Write {images / out.name}."
         ) from None
 
 
-def refuse_foreign(out: Path | None, head: Sequence[str]) -> None:
-    """Refuse to replace a file that is no earlier table with this head: it may be the one with the labels.
+def refuse_other_file(out: Path | None, header: Sequence[str]) -> None:
+    """Refuse to replace a file that has another header than this table: it may be the user's table of labels.
 
     Raises:
-        InputError: naming it.
+        InputError: naming the file.
     """
     if out is None or not out.exists() or (out.is_file() and not out.stat().st_size):
         return
@@ -74,20 +76,23 @@ def refuse_foreign(out: Path | None, head: Sequence[str]) -> None:
             first = next(csv.reader(text), None)
     except (csv.Error, OSError):
         first = None
-    if first != list(head):
-        raise InputError(f"{out}: is there, and no table of this command has made it. Choose another name with --out.")
+    if first != list(header):
+        raise InputError(f"{out}: exists and was not written by this command. Choose another name with --out.")
 
 
 @contextmanager
 def csv_rows(out: Path | None) -> Iterator[Any]:
-    """A writer of CSV, to the screen or to a file that appears when it is whole.
+    """Yield a CSV writer to standard output, or to a file that appears only when it is complete.
 
-    What is no text in UTF-8, as a file's name may be, is escaped.
+    Characters that are not valid in UTF-8, which a file name may have, are escaped.
     """
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         yield csv.writer(sys.stdout, lineterminator="\n")
         return
-    with written_whole(out) as place, place.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        atomic_write(out) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         yield csv.writer(file, lineterminator="\n")

@@ -1,15 +1,15 @@
-"""What this machine has."""
+"""The command ``doctor``."""
 
 from rich.console import Console
 from rich.table import Table
 
-from fewlabels.cli.options import DataFolder, devices
+from fewlabels.cli.options import DataFolder
 
 
 def doctor(
     data: DataFolder = None,
 ) -> None:
-    """Say what this machine has: versions, threads, devices, where the data is.
+    """Print versions, threads, devices and data folders of this machine.
 
     Example: `fewlabels doctor`
     """
@@ -18,19 +18,20 @@ def doctor(
     from fewlabels._internal.environment import machine, versions
     from fewlabels.data.dataset import decoded_folder
     from fewlabels.data.fashion_mnist import locate
+    from fewlabels.training.precision import available_devices
 
     found = locate(data)
-    here = machine()
+    hardware = machine()
     table = Table(show_header=False, box=None)
     table.add_column()
     table.add_column(overflow="fold")
     for package, version in versions().items():
         table.add_row(package, version)
-    table.add_row("processor", f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB")
+    table.add_row("processor", f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB")
     table.add_row("torch threads", str(torch.get_num_threads()))
-    table.add_row("devices", ", ".join(devices()))
-    table.add_row("fashion-mnist", str(found) if found else "not here yet; the first command that needs it fetches it")
+    table.add_row("devices", ", ".join(available_devices()))
+    table.add_row("fashion-mnist", str(found) if found else "not found; the first command that needs it downloads it")
     cache = decoded_folder()
     used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 2**20
-    table.add_row("decoded images", f"{cache}: {used:,.0f} MiB; may be deleted, they are decoded again when needed")
+    table.add_row("decoded images", f"{cache}: {used:,.0f} MiB; you may delete it, images are decoded again if needed")
     Console(markup=False).print(table)

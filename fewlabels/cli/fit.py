@@ -1,13 +1,16 @@
-"""The best classifier for these labels."""
+"""Train the best classifier that a few labels allow."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from fewlabels._internal.errors import sanitize
 from fewlabels.cli.options import (
     Backbone,
     Data,
@@ -15,45 +18,57 @@ from fewlabels.cli.options import (
     Device,
     Logger,
     Out,
+    Root,
     Size,
     backbone_file,
     command_line,
     device_of,
     one_of,
     opened_data,
-    saying_how_to_go_on,
+    resumable,
     seconds_of,
 )
+
+if TYPE_CHECKING:
+    from fewlabels.fit.schedule import Schedule
 
 
 def fit(
     dataset: Data,
     labels: Annotated[
         int | None,
-        typer.Option(help="How many labels to use; other images go without. [all; of fashion-mnist 1000]", metavar="N"),
+        typer.Option(
+            help="Number of labels to use; the other images go without. [all; of named data sets 1000]", metavar="N"
+        ),
     ] = None,
-    budget: Annotated[str, typer.Option(help="Time for the training, such as 90s, 10m or 1h.", metavar="TIME")] = "10m",
+    budget: Annotated[
+        str, typer.Option(help="Time for the whole fit, such as 90s, 10m or 1h.", metavar="TIME")
+    ] = "10m",
     strategy: Annotated[
-        str, typer.Option(help="auto, supervised, probe, finetune, kernel, propagate or selftrain.", metavar="NAME")
+        str,
+        typer.Option(help="auto, supervised, probe, finetune, kernel, label-spreading or selftrain.", metavar="NAME"),
     ] = "auto",
     backbone: Backbone = None,
     start_from: Annotated[
         Path | None,
         typer.Option("--from", help="A pretraining's folder, or its backbone.safetensors.", metavar="RUN"),
     ] = None,
-    draw: Annotated[str, typer.Option(help="balanced (random, by seed) or first.", metavar="HOW")] = "balanced",
-    seed: Annotated[int, typer.Option(help="Weights, order and draw depend on it alone.", metavar="N")] = 0,
+    draw: Annotated[
+        str, typer.Option(help="Which labels to use: balanced (random, by seed) or first.", metavar="HOW")
+    ] = "balanced",
+    seed: Annotated[int, typer.Option(help="Of drawn labels, initial weights, views and splits.", metavar="N")] = 0,
     size: Size = None,
+    root: Root = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the schedule and stop.", metavar="")] = False,
     out: Out = Path("runs/fit"),
     data: DataFolder = None,
     logger: Logger = "tensorboard",
     device: Device = "auto",
 ) -> None:
-    """Train the best classifier that a few labels can buy, foretell how good it is, and test it once.
+    """Train the best classifier that a few labels allow, estimate its score, and test it once.
 
-    Ways are tried on folds of the labels, plain supervised training among them; it is kept where none is better.
-    Self-training is taken unless it is clearly worse than the best: it has most of its time still to come.
-    Where DATA name no images for a test, none are kept back. Stopped with Ctrl-C, the same command goes on.
+    Candidates are compared on held-out labels, a network trained on the labels alone among them. The best is shipped.
+    No test images are set aside unless DATA names them. After Ctrl-C the same command resumes.
 
     Example: `fewlabels fit fashion-mnist --labels 1000 --budget 10m`
     """
@@ -62,64 +77,101 @@ def fit(
     from fewlabels._internal.environment import provenance
     from fewlabels._internal.files import writable_folder, write_json
     from fewlabels.augment.recipes import fit_views
-    from fewlabels.backbones.architectures import usual_backbone
-    from fewlabels.backbones.inference import outputs
-    from fewlabels.backbones.weights import save_classifier
-    from fewlabels.data.dataset import FASHION_MNIST
+    from fewlabels.backbones.architectures import default_backbone
+    from fewlabels.data.named import NAMED
     from fewlabels.data.source import UNLABELLED, balanced_indices
-    from fewlabels.fit.fit import Fit
-    from fewlabels.fit.pool import Pool
-    from fewlabels.fit.settings import FitSettings
-    from fewlabels.metrics.classification import evaluate
+    from fewlabels.fit.config import FitConfig
+    from fewlabels.fit.data import LabeledPool
+    from fewlabels.fit.pipeline import plan_fit, run_fit
     from fewlabels.report.card import write_card
     from fewlabels.training.callbacks import Observer, make_logger
 
     one_of("--draw", draw, ("balanced", "first"))
-    settings = FitSettings(cast(Any, strategy), seconds_of("--budget", budget), start_from=backbone_file(start_from))
+    config = FitConfig(cast(Any, strategy), seconds_of("--budget", budget), init_from=backbone_file(start_from))
     console = Console(markup=False)
     torch_device = device_of(device)
-    found = opened_data(dataset, data, console, size=size)
+    found = opened_data(dataset, data, console, size=size, roots=root, decode=not dry_run)
     train, test = found.train, found.test
-    settings = replace(settings, backbone=usual_backbone(backbone, train.shape))
+    config = replace(config, backbone=default_backbone(backbone, train.shape))
     known = np.flatnonzero(train.labels != UNLABELLED)
     if labels is None:
-        labels = min(1000, len(known)) if dataset == FASHION_MNIST else len(known)
+        labels = min(1000, len(known)) if dataset in NAMED else len(known)
     train.checked(labels)
     rows = known[:labels] if draw == "first" else balanced_indices(train.labels, labels, seed)
+    pool, views = LabeledPool.from_source(train.mask_labels(rows)), fit_views(train.shape[0])
+    if dry_run:
+        print_schedule(plan_fit(pool, config, views, seed, torch_device), config.budget, console)
+        return
     writable_folder(out)
-    log = make_logger(logger, out, {"command": command_line(), **asdict(settings), "labels": labels, "seed": seed})
-    pool, views = Pool.of(train.hiding_all_but(rows)), fit_views(train.shape[0])
+    about: dict[str, Any] = {"labels": labels, "draw": draw if labels < len(known) else "all", "seed": seed}
+    log = make_logger(logger, out, {"command": command_line(), **about})
     try:
-        with saying_how_to_go_on():
-            watch = partial(Observer, logger=log, console=console)
-            tested_on = None if test is None else len(test)
-            work = Fit(pool, settings, views, out, seed, watch, torch_device, tested_on)
-            fitted, seconds = work.go(), work.seconds()
+        with resumable():
+            watch, tested = partial(Observer, logger=log, console=console), None if test is None else len(test)
+            result = run_fit(pool, config, views, out, seed, watch, torch_device, tested)
     finally:
         log.close()
-    if fitted.estimate is not None:
-        expected, low, high = fitted.estimate
-        console.print(f"Expected macro-F1: {expected:.3f} (95%: {low:.3f} to {high:.3f}), before any test.")
+    if result.estimate is not None:
+        expected, low, high = result.estimate
+        console.print(f"Expected macro-F1: {expected:.3f} (95% interval {low:.3f} to {high:.3f}).")
     model_file = out / "model.safetensors"
-    fitted.network.preparation = found.preparation
-    save_classifier(fitted.network, model_file)
-    about = {"labels": labels, "draw": draw if labels < len(known) else "all", "seed": seed}
-    about |= {"decided": asdict(settings), "strategy": fitted.strategy}
+    result.network.preprocessing = found.preprocessing
+    save_model(result.network, model_file)
+    about |= {"config": asdict(config), "strategy": result.strategy, "seconds": result.seconds}
     about |= {"data": train.name, "images": len(train), "class_names": list(train.class_names)}
-    about |= {"left_out": found.failed, "pseudo_labels": fitted.pseudo_labels}
-    about |= {"tried": fitted.tried, "said": fitted.said, "estimate": fitted.estimate and fitted.estimate._asdict()}
-    figures: dict[str, Any] = {"macro_f1": None, "seconds": seconds}
-    if test is not None:
-        tested = evaluate(outputs(fitted.network, test), test)
-        figures |= {"macro_f1": tested.macro_f1, "accuracy": tested.accuracy, "tested_on": len(test)}
-        figures |= {"calibration_error": tested.calibration_error, "per_class": tested.per_class}
-        console.print(tested.text, highlight=False)
-        console.print(f"Macro-F1 {tested.macro_f1:.4f} on {len(test):,} test images, {seconds} s of training.")
-        untested = np.count_nonzero(np.bincount(test.labels, minlength=len(test.class_names)) == 0)
-        if untested:
-            console.print(f"Classes without a test image: {untested}. In macro-F1 each counts as 0.")
-    else:
-        console.print("Nothing was kept back for a test: what is expected is what there is to say.")
-    write_json(out / "result.json", {"name": "fit", **provenance(command_line()), **about, **figures})
+    about |= {"left_out": found.failed, "pseudo_labels": result.pseudo_labels}
+    about |= {"candidates": {name: score._asdict() for name, score in result.candidates.items()}}
+    about |= {"messages": result.messages, "estimate": result.estimate and result.estimate._asdict()}
+    about |= {"schedule": result.schedule.as_json(), **_tested(result.network, test, result.seconds, console)}
+    write_json(out / "result.json", {"name": "fit", **provenance(command_line()), **about})
     write_card(out)
     console.print(f"Model: {model_file}", soft_wrap=True)
+
+
+def save_model(network: Any, file: Path) -> None:
+    """Write the classifier."""
+    from fewlabels.backbones.weights import save_classifier
+
+    save_classifier(network, file)
+
+
+def _tested(network: Any, test: Any, seconds: float, console: Console) -> dict[str, Any]:
+    """Print and return what the test images give; they are read once."""
+    import numpy as np
+
+    from fewlabels.backbones.inference import outputs
+    from fewlabels.metrics.classification import evaluate
+
+    if test is None:
+        console.print("No image was set aside for a test.")
+        return {"macro_f1": None}
+    tested = evaluate(outputs(network, test), test)
+    console.print(tested.text, highlight=False)
+    console.print(f"Macro-F1 {tested.macro_f1:.4f} on {len(test):,} test images; the fit took {seconds:.0f} s.")
+    untested = np.count_nonzero(np.bincount(test.labels, minlength=len(test.class_names)) == 0)
+    if untested:
+        console.print(f"Classes without a test image: {untested}. In macro-F1 each counts as 0.")
+    figures = {"macro_f1": tested.macro_f1, "accuracy": tested.accuracy, "tested_on": len(test)}
+    return {**figures, "calibration_error": tested.calibration_error, "per_class": tested.per_class}
+
+
+def print_schedule(schedule: "Schedule", budget: float, console: Console) -> None:
+    """Print a schedule as a table: what runs in any case, then what ships each candidate."""
+    table = Table("stage", "splits", "seconds", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for learner, splits, seconds in schedule.rows(""):
+        table.add_row(learner, splits, f"{seconds:.0f}")
+    for candidate in schedule.candidates:
+        table.add_section()
+        table.add_row(f"if {candidate} is best:", "", "")
+        for learner, splits, seconds in schedule.rows(candidate):
+            table.add_row(f"  {learner}", splits, f"{seconds:.0f}")
+    console.print(table)
+    longest = max(map(schedule.total_seconds, schedule.candidates))
+    console.print(f"At most {longest:.0f} s of a budget of {budget:.0f} s, on this machine.")
+    _print_skipped(((stage.learner, stage.reason_skipped) for stage in schedule.skipped), console)
+
+
+def _print_skipped(skipped: Iterable[tuple[str, str]], console: Console) -> None:
+    for learner, reason in skipped:
+        console.print(f"Not tried: {sanitize(learner)}. {reason[0].upper()}{reason[1:]}.", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Names for images."""
+"""The command ``predict``."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -6,14 +6,15 @@ import typer
 from rich.console import Console
 
 from fewlabels._internal.errors import InputError
-from fewlabels.cli.csv_output import csv_rows, harmless, refuse_foreign
-from fewlabels.cli.options import Images, Model, OutCsv
+from fewlabels.cli.csv_output import csv_rows, escape_formula, refuse_other_file
+from fewlabels.cli.options import Images, Model, OutCsv, Root
 
 if TYPE_CHECKING:
     from fewlabels.backbones.classifier import Classifier
 
 
-HEAD = ["image", "label", "probability", "unsure", "problem"]
+HEADER = ["image", "label", "probability", "unsure", "problem"]
+"""Columns of the table."""
 
 
 def predict(
@@ -21,50 +22,55 @@ def predict(
     images: Images,
     out: OutCsv = None,
     precision: Annotated[
-        float, typer.Option(help="Share of those it is sure of that should be right; others are 'unsure'.")
+        float,
+        typer.Option(
+            help="Fraction of the predictions not marked 'unsure' that should be correct, 0.5 to 0.99.",
+            metavar="FRACTION",
+        ),
     ] = 0.95,
+    root: Root = None,
 ) -> None:
-    """Name the class of each image, with its probability and whether to rely on it.
+    """Predict the class of each image, with its probability, and mark predictions that are unsure.
 
-    A file that cannot be read has a row that says why, and the others go on.
+    An image that cannot be read has an error message instead of a class.
 
     Example: `fewlabels predict runs/fit/model.safetensors photos -o out.csv`
     """
     from fewlabels.backbones.inference import outputs
-    from fewlabels.backbones.weights import load_classifier, preparation_of
+    from fewlabels.backbones.weights import load_classifier, preprocessing_of
     from fewlabels.data.images import image_batches
     from fewlabels.metrics.classification import probabilities
 
-    refuse_foreign(out, HEAD)
+    refuse_other_file(out, HEADER)
     classifier = load_classifier(model)
-    sure_from = _threshold(classifier, precision)
+    threshold = _threshold(classifier, precision)
     unread = unsure = done = 0
-    batches = image_batches(images, preparation_of(classifier, model))
+    batches = image_batches(images, preprocessing_of(classifier, model), root or ())
     with csv_rows(out) as writer:
-        writer.writerow(HEAD)
+        writer.writerow(HEADER)
         for batch in batches:
-            named: dict[int, Any] = {}
+            predicted: dict[int, Any] = {}
             if batch.read:
-                named = dict(zip(batch.read, probabilities(outputs(classifier, batch.source())), strict=True))
-            for place, name in enumerate(batch.names):
+                predicted = dict(zip(batch.read, probabilities(outputs(classifier, batch.source())), strict=True))
+            for index, name in enumerate(batch.names):
                 done += 1
-                if place in batch.wrong:
+                if index in batch.wrong:
                     unread += 1
-                    writer.writerow([harmless(name), "", "", "", harmless(batch.wrong[place])])
+                    writer.writerow([escape_formula(name), "", "", "", escape_formula(batch.wrong[index])])
                     continue
-                said = named[place]
-                doubt = "" if sure_from is None else "unsure" if said.max() < sure_from else "no"
-                unsure += doubt == "unsure"
-                label = harmless(classifier.class_names[said.argmax()])
-                writer.writerow([harmless(name), label, f"{said.max():.4f}", doubt, ""])
+                likely = predicted[index]
+                mark = "" if threshold is None else "unsure" if likely.max() < threshold else "no"
+                unsure += mark == "unsure"
+                label = escape_formula(classifier.class_names[likely.argmax()])
+                writer.writerow([escape_formula(name), label, f"{likely.max():.4f}", mark, ""])
     console = Console(stderr=out is None, markup=False)
     if unread:
         console.print(f"{unread:,} files could not be read: see the column problem.", highlight=False)
-    if sure_from is not None:
-        few = f"below a probability of {sure_from:.2f} fewer than {precision:.0%} are right"
-        if sure_from > 1:
-            few = f"at no probability {precision:.0%} of the labels held out were right"
-        console.print(f"Unsure of {unsure:,} of {done - unread:,}: {few}.", highlight=False)
+    if threshold is not None:
+        reason = f"their probability is below {threshold:.2f}, the threshold for {precision:.0%} precision"
+        if threshold > 1:
+            reason = f"no threshold gave {precision:.0%} precision on the held-out labels"
+        console.print(f"{unsure:,} of {done - unread:,} predictions are unsure: {reason}.", highlight=False)
     if out is not None:
         console.print(f"{done - unread:,} predictions: {out}", soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""A backbone from images alone."""
+"""The command ``pretrain``."""
 
 import sys
 from dataclasses import asdict, replace
@@ -15,6 +15,7 @@ from fewlabels.cli.options import (
     DataFolder,
     Device,
     Logger,
+    Root,
     Size,
     at_least,
     command_line,
@@ -28,91 +29,107 @@ def pretrain(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="fashion-mnist; a folder of images; a table of them; arrays (.npy, read as needed; .npz, .h5).",
+            help="fashion-mnist, a folder of images, a table, or arrays (.npy is read on demand; .npz, .h5).",
             metavar="DATA",
         ),
     ],
     method: Annotated[
         str | None,
         typer.Option(
-            help="simclr, simsiam, byol, mocov2, mocov3, vicreg, barlow-twins, or auto: choose by trials. [mocov2]",
+            help="simclr, simsiam, byol, mocov2, mocov3, vicreg, barlow-twins, or auto: chosen by trials. [mocov2]",
             metavar="NAME",
         ),
     ] = None,
-    labels: Annotated[int, typer.Option(help="Labels that --method auto and --probe may use.", metavar="N")] = 1000,
+    labels: Annotated[
+        int, typer.Option(help="Number of labels that --method auto and --probe may use.", metavar="N")
+    ] = 1000,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Each epoch, a figure of nearest neighbours on the labels.")
+        bool, typer.Option("--probe", help="After each epoch, report the macro-F1 of a k-NN probe.", metavar="")
     ] = False,
     preset: Annotated[
         str | None,
-        typer.Option(help="A paper's recipe, simsiam-resnet50 or mocov3-vit; other options change it.", metavar="NAME"),
+        typer.Option(
+            help="Settings of a paper: simsiam-resnet50 or mocov3-vit. Other options override them.", metavar="NAME"
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images. [20]", metavar="N")] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="article (28x28 pixels), small, resnet18, resnet50 or timm/NAME. [article if it suits, else small]",
+            help="article (28x28 pixels), small, resnet18, resnet50 or timm/NAME. [article for 28x28, else small]",
             metavar="NAME",
         ),
     ] = None,
     start_from: Annotated[
         Path | None,
-        typer.Option(help="Weights to begin with: timm's .safetensors, or an earlier run's.", metavar="FILE"),
+        typer.Option(help="Initial weights: timm's .safetensors, or those of an earlier run.", metavar="FILE"),
     ] = None,
     views: Annotated[
         str | None,
-        typer.Option(help="gray-small, rgb-small, imagenet or randaugment; by the channels.", metavar="NAME"),
+        typer.Option(
+            help="Augmentation: gray-small, rgb-small, imagenet or randaugment. [by number of channels]", metavar="NAME"
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images a step, over all processes; by the method.", metavar="N")
+        int | None, typer.Option(help="Images per step, over all processes. [by method]", metavar="N")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate; by the method.", metavar="RATE")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [by method]", metavar="RATE")] = None,
     warmup: Annotated[
-        float | None, typer.Option(help="Epochs of rising rate, before the cosine. [0]", metavar="EPOCHS")
+        float | None, typer.Option(help="Epochs of warm-up before the cosine decay. [0]", metavar="EPOCHS")
     ] = None,
-    accumulate: Annotated[int, typer.Option(help="Parts a batch is computed in, to save memory.", metavar="N")] = 1,
+    accumulate: Annotated[
+        int, typer.Option(help="Number of parts in which a batch is computed, to save memory.", metavar="N")
+    ] = 1,
     precision: Annotated[
-        str, typer.Option(help="32-true, 64-true, bf16-mixed; auto: bf16-mixed if fast here.", metavar="NAME")
+        str,
+        typer.Option(
+            help="32-true, 64-true, bf16-mixed, or auto: bf16-mixed if the processor supports it.", metavar="NAME"
+        ),
     ] = "auto",
     ema: Annotated[
-        float, typer.Option(help="Keep a running average of the weights with this decay.", metavar="DECAY")
+        float, typer.Option(help="Decay of a running average of the weights; 0: no average.", metavar="DECAY")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Weights, order and views depend on it alone.", metavar="N")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights, the order and the views.", metavar="N")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the run.", metavar="DIR")] = Path("runs/pretrain"),
     size: Size = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    processes: Annotated[int, typer.Option(help="Processes on this machine.", metavar="N")] = 1,
+    root: Root = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.", metavar="")] = False,
+    processes: Annotated[int, typer.Option(help="Number of processes on this machine.", metavar="N")] = 1,
     tune: Annotated[
-        str, typer.Option(help="on: find the fastest way by a short trial. off: do not.", metavar="HOW")
+        str, typer.Option(help="on: measure in a short trial how to run fastest; off: do not.", metavar="NAME")
     ] = "on",
-    checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.", metavar="S")] = 60,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints.", metavar="SECONDS")] = 60,
     on_collapse: Annotated[
-        str, typer.Option(help="stop, warn, or restart (from the last sound step, at half the rate).", metavar="HOW")
+        str,
+        typer.Option(
+            help="stop, warn, or restart (from the last healthy step, at half the learning rate).", metavar="NAME"
+        ),
     ] = "stop",
     data: DataFolder = None,
     logger: Logger = "tensorboard",
     device: Device = "auto",
 ) -> None:
-    """Train a backbone on images alone. Labels are never trained on; only --method auto and --probe read any.
+    """Train a backbone on images without labels, by self-supervised learning.
 
-    Ctrl-C saves the run, and says how to go on. Killed, it goes on from its last checkpoint.
+    Only --method auto and --probe read labels, to compare trainings. Ctrl-C saves the run and prints the command that
+    resumes it. A killed run resumes from its last checkpoint.
 
     Example: `fewlabels pretrain fashion-mnist --method mocov2 --out runs/pretrain`
     """
     from fewlabels._internal.environment import provenance
     from fewlabels._internal.files import MARK, writable_folder, write_json
-    from fewlabels.augment.recipes import RECIPES, usual_recipe
-    from fewlabels.backbones.architectures import usual_backbone
+    from fewlabels.augment.recipes import RECIPES, default_recipe
+    from fewlabels.backbones.architectures import default_backbone
     from fewlabels.data.arrays import refuse_size
-    from fewlabels.data.dataset import FASHION_MNIST
+    from fewlabels.data.named import FASHION_MNIST
     from fewlabels.data.npy import NpySource
-    from fewlabels.ssl.pretrain import Collapsed, Engine
+    from fewlabels.ssl.pretrain import Collapsed, ComputeConfig
     from fewlabels.ssl.pretrain import pretrain as run_pretrain
-    from fewlabels.ssl.recipes import DEFAULT, PRESETS
+    from fewlabels.ssl.recipes import DEFAULT_PRESET, PRESETS
     from fewlabels.training.callbacks import Observer, make_logger
     from fewlabels.training.distributed import is_first_process, peer_is_gone
     from fewlabels.training.precision import fastest_precision
-    from fewlabels.training.run_folder import final_state, holds_run, read_choice
+    from fewlabels.training.run_folder import final_state, holds_run, read_execution
 
     for option, value in (("--accumulate", accumulate), ("--processes", processes)):
         at_least(option, value)
@@ -123,35 +140,37 @@ def pretrain(
     in_precision: Any = fastest_precision(torch_device.type) if precision == "auto" else precision
     auto = method == "auto"
     if probe and auto:
-        raise InputError("--probe: --method auto has its own. Leave one of them out.")
+        raise InputError("--probe: --method auto has a probe of its own. Leave out one of them.")
     if auto and (preset or lr or processes > 1):
-        raise InputError("--method auto: chooses by itself, in one process. Leave out --preset, --lr and --processes.")
+        raise InputError(
+            "--method auto: selects the settings, in one process. Leave out --preset, --lr and --processes."
+        )
     first = is_first_process()
     console = Console(quiet=not first, markup=False)
     if holds_run(out) and not resume:
-        raise InputError(f"{out}: holds a run. Add --resume to go on with it, or choose another folder with --out.")
+        raise InputError(f"{out}: holds a run. Add --resume to continue it, or choose another folder with --out.")
     if resume and not (out / MARK).is_file():
-        raise InputError(f"{out}: no run to go on with. Leave out --resume, or name the run's folder with --out.")
+        raise InputError(f"{out}: no run to resume. Leave out --resume, or give the folder of the run with --out.")
     if resume and not holds_run(out):
-        console.print("Nothing is saved there yet: beginning at the first step.")
+        console.print("The run has no checkpoint yet, so it starts at the first step.")
     if Path(dataset).suffix.lower() == ".npy":
         refuse_size(Path(dataset), size)
         source: Any = NpySource(Path(dataset))
         labelled = None
     else:
-        source = opened_data(dataset, data, console, size=size).train
+        source = opened_data(dataset, data, console, size=size, roots=root).train
         if dataset != FASHION_MNIST:
             labels = min(labels, source.num_labels)
         labelled = source.balanced(labels, seed) if (auto or probe) and labels else None
     if probe and labelled is None:
-        raise InputError(f"--probe: {dataset} has no labels to use. Leave it out.")
-    base = PRESETS[one_of("--preset", preset, tuple(PRESETS))] if preset else DEFAULT
-    recipe = views or base.views or usual_recipe(source.shape[0])
+        raise InputError(f"--probe: {dataset} has no labels to use. Leave out --probe.")
+    base = PRESETS[one_of("--preset", preset, tuple(PRESETS))] if preset else DEFAULT_PRESET
+    recipe = views or base.views or default_recipe(source.shape[0])
     one_of("--views", recipe, tuple(RECIPES))
     chosen = {
         "method": None if auto else method,
         "epochs": epochs,
-        "backbone": backbone or (usual_backbone(None, source.shape) if preset is None else None),
+        "backbone": backbone or (default_backbone(None, source.shape) if preset is None else None),
         "start_from": start_from and str(start_from),
         "batch_size": batch_size,
         "lr": lr,
@@ -159,9 +178,9 @@ def pretrain(
     }
     changed: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     if method not in (None, "auto", base.settings.method):
-        changed["method_settings"] = None  # the preset's are another method's
+        changed["method_settings"] = None  # those of the preset are for another method
     settings = replace(base.settings, **changed, accumulate=accumulate, precision=in_precision, ema=ema)
-    engine = Engine(torch_device.type, processes, tune == "on", checkpoint_seconds, collapse)
+    engine = ComputeConfig(torch_device.type, processes, tune == "on", checkpoint_seconds, collapse)
     writable_folder(out)
     log = make_logger(
         logger if first else "none", out, {"command": command_line(), **asdict(settings), "views": recipe}
@@ -178,22 +197,22 @@ def pretrain(
 
             recipes = (views,) if views else (recipe, "randaugment")
             auto_run = AutoPretraining(source, labelled, settings, recipes, out, seed, observer, engine)
-            settings, recipe = auto_run.go()
+            settings, recipe = auto_run.run()
         else:
             run_pretrain(source, RECIPES[recipe], settings, out, seed, observer, engine, curve)
     except Collapsed as stop:
-        regardless = "" if stop.verdict.lost else " To go on regardless, add --resume --on-collapse warn."
-        raise InputError(f"{stop}{regardless}") from None
+        advice = "" if stop.verdict.is_fatal else " To continue anyway, add --resume --on-collapse warn."
+        raise InputError(f"{stop}{advice}") from None
     except RuntimeError as error:
         if peer_is_gone(error):
-            raise InputError("another process has stopped, and says why.") from None
+            raise InputError("another process failed; its message gives the reason.") from None
         raise
     except KeyboardInterrupt as stop:
         if first:
-            where = f"Stopped after {stop}, which is saved." if str(stop) else "Stopped."
-            again = "" if resume else " --resume"
-            print(f"\n{where} Go on with: {command_line()}{again}", file=sys.stderr)
-        # A follower that ends with another code would have the first process killed.
+            line = f"Stopped after {stop}, which is saved." if str(stop) else "Stopped."
+            option = "" if resume else " --resume"
+            print(f"\n{line} Resume with: {command_line()}{option}", file=sys.stderr)
+        # If another process ended with a code other than 0, process 0 would be killed.
         raise SystemExit(INTERRUPTED if first else 0) from None
     finally:
         log.close()
@@ -203,26 +222,26 @@ def pretrain(
         "decided": asdict(settings),
         "seed": seed,
         "views": str(RECIPES[recipe]),
-        "engine": asdict(read_choice(out)),
+        "engine": asdict(read_execution(out)),
     }
     seconds = round(observer.seconds, 1)
-    kept = final_state(out)
+    state = final_state(out)
     figures = {"data": source.name, "images": len(source), "seconds": seconds}
-    figures |= {name: kept[name] for name in ("curve", "by_epoch", "guard")}
+    figures |= {name: state[name] for name in ("curve", "by_epoch", "guard")}
     write_json(out / "result.json", {"name": "pretrain", **provenance(command_line()), **about, **figures})
     console.print(f"{settings.epochs} epochs of {len(source):,} images in {seconds} s.", highlight=False)
-    console.print(collapse_line(kept["guard"]), highlight=False, soft_wrap=True)
+    console.print(collapse_line(state["guard"]), highlight=False, soft_wrap=True)
     console.print(f"Backbone: {out / 'backbone.safetensors'}", soft_wrap=True)
 
 
-def collapse_line(guard: dict[str, Any]) -> str:
-    """What is known of it at the end of a run."""
-    from fewlabels.ssl.collapse import judged
+def collapse_line(monitor: dict[str, Any]) -> str:
+    """Return a line about collapse for the end of a run, from the state of the collapse monitor."""
+    from fewlabels.ssl.collapse import evaluate_history
 
-    if guard["verdicts"] and guard["restarts"] and not guard["suspected"]:
-        return "Collapse: found, and no more since the run went back."
-    if guard["verdicts"]:
-        return f"Collapse: {guard['verdicts'][-1]}"
-    if not judged(guard["readings"]):
-        return "Collapse: too few steps to tell. Choose more --epochs."
+    if monitor["verdicts"] and monitor["restarts"] and not monitor["suspected"]:
+        return "Collapse: found once, and not again after the restart."
+    if monitor["verdicts"]:
+        return f"Collapse: {monitor['verdicts'][-1]}"
+    if not evaluate_history(monitor["readings"]):
+        return "Collapse: too few steps to detect it. Choose more --epochs."
     return "Collapse: none found."

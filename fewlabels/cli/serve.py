@@ -1,4 +1,4 @@
-"""A finished model behind HTTP."""
+"""The command ``serve``."""
 
 from typing import Annotated
 
@@ -12,19 +12,19 @@ from fewlabels.cli.options import Model, at_least
 def serve(
     model: Model,
     host: Annotated[str, typer.Option(help="Address to listen on.", metavar="HOST")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.", metavar="PORT")] = 8000,
-    max_upload_mb: Annotated[int, typer.Option(help="MiB that a request may have.", metavar="N")] = 10,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free port.", metavar="PORT")] = 8000,
+    max_upload_mb: Annotated[int, typer.Option(help="Size of a request in MiB, at most.", metavar="N")] = 10,
     max_batch: Annotated[
-        int, typer.Option(help="Images computed at a time, and files that a request may have.", metavar="N")
+        int, typer.Option(help="Number of images computed at a time, and of files in a request, at most.", metavar="N")
     ] = 64,
 ) -> None:
-    """Name the class of images over HTTP, until Ctrl-C.
+    """Serve predictions over HTTP until Ctrl-C.
 
-    POST /predict takes files in the field images, or one image as the body; GET /healthz says that it is there.
+    POST /predict takes files in the form field images, or one image as the body. GET /healthz returns the status.
 
     Example: `fewlabels serve runs/fit/model.safetensors --port 8000`
     """
-    from fewlabels.backbones.weights import load_classifier, preparation_of
+    from fewlabels.backbones.weights import load_classifier, preprocessing_of
 
     try:
         from fewlabels.deploy.server import is_loopback, listening, make_app, run
@@ -34,11 +34,11 @@ def serve(
     at_least("--max-upload-mb", max_upload_mb)
     at_least("--max-batch", max_batch)
     classifier = load_classifier(model)
-    app = make_app(classifier, preparation_of(classifier, model), max_upload_mb * 2**20, max_batch)
+    app = make_app(classifier, preprocessing_of(classifier, model), max_upload_mb * 2**20, max_batch)
     with listening(host, port) as listener:
         if not is_loopback(host):
             Console(stderr=True, markup=False).print(
-                f"Warning: whoever reaches {host} can use this, since there is no authentication.",
+                f"Warning: everyone who can connect to {host} can use this service; there is no authentication.",
                 style="yellow",
                 soft_wrap=True,
             )

@@ -1,4 +1,4 @@
-"""Which images to label next."""
+"""The command ``suggest``."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -8,53 +8,59 @@ import typer
 from rich.console import Console
 
 from fewlabels._internal.errors import InputError
-from fewlabels.cli.csv_output import csv_rows, harmless, path_cell, way_to_images
-from fewlabels.cli.options import Size, at_least, fit_of, opened_data
+from fewlabels.cli.csv_output import csv_rows, escape_formula, path_cell, path_to_images
+from fewlabels.cli.options import Root, Size, at_least, fit_command, opened_data
 
 if TYPE_CHECKING:
     import numpy as np
 
     from fewlabels.data.listing import Listing
 
-LOOKED_AT = 100_000
-"""Images without a label that are looked at; of more, so many are drawn at random."""
+MAX_CANDIDATES = 100_000
+"""Number of unlabelled images considered; if there are more, a random sample. Not tuned."""
 
 
 class Candidates(NamedTuple):
-    """Images without a label that could be read."""
+    """Unlabelled images that could be read."""
 
     rows: "np.ndarray"
-    """int64 [N]: of the listing."""
+    """int64 [N], rows of the listing."""
     features: "np.ndarray"
     """float32 [N, F]."""
-    guesses: "tuple[np.ndarray, tuple[str, ...]] | None"
-    """A model's probabilities, float32 [N, K], and its classes."""
+    predictions: "tuple[np.ndarray, tuple[str, ...]] | None"
+    """The model's probabilities, float32 [N, K], and its class names; None without a model."""
     problems: dict[int, str]
-    """What is wrong with other images, by row of the listing."""
+    """Error message by row of the listing, for images that could not be read."""
 
 
 def suggest(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="A model.safetensors written by fit, if there is one; and a folder or a table of images.",
+            help="Optional: the model.safetensors of a fit. Then a folder or a table of images.",
             metavar="[MODEL] DATA",
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="CSV file, in the folder of the images or above it.", metavar="FILE")
+        Path,
+        typer.Option(
+            "--out", "-o", help="CSV file to write, in the folder of the images or a parent folder.", metavar="FILE"
+        ),
     ],
-    number: Annotated[int, typer.Option("--number", "-n", help="Images to label.", metavar="N")] = 100,
+    number: Annotated[int, typer.Option("--number", "-n", help="Number of images to label.", metavar="N")] = 100,
     first: Annotated[
-        bool, typer.Option("--first", help="As if nothing were labelled yet, whatever the model is sure of.")
+        bool,
+        typer.Option("--first", help="Choose a varied first batch; ignore the model's confidence.", metavar=""),
     ] = False,
     seed: Annotated[int, typer.Option(help="The same seed suggests the same images.", metavar="N")] = 0,
     size: Size = None,
+    root: Root = None,
 ) -> None:
-    """Say which images to label next, in a table to fill in.
+    """Select the images to label next, and write them to a table to fill in.
 
-    First come the images to label: those that the model is least sure of, unlike one another; without a model or with
-    --first, one of each kind. All others follow, so that the table is DATA for any command.
+    With a model, these are images of which it is unsure and that differ from each other. Without a model or with
+    --first, they are one image from each cluster of similar images. The table also lists all other images below them,
+    so every command takes it as DATA.
 
     Example: `fewlabels suggest runs/fit/model.safetensors photos -n 100 -o to_label.csv`
     """
@@ -62,120 +68,128 @@ def suggest(
 
     from fewlabels._internal.seeding import seed_from
     from fewlabels.active.suggest import first_batch, next_batch
-    from fewlabels.data.listing import listed
+    from fewlabels.data.listing import list_images
     from fewlabels.data.source import UNLABELLED
 
     at_least("--number", number)
     *model, data = paths
     if len(model) > 1:
-        raise InputError(f"{data}: one path too many. Pass a model and DATA, or DATA alone.")
+        raise InputError(f"{data}: one path too many. Pass a model and DATA, or only DATA.")
     if model and size is not None:
-        raise InputError(f"--size {size}: {model[0]} has a size of its own. Leave it out.")
-    listing = listed(data)
-    folder = _folder_in_table(out, listing, data)
-    asked = np.flatnonzero((listing.labels == UNLABELLED) & (np.array(listing.splits) != "test"))
-    if not len(asked):
-        raise InputError(f"{data}: every image has a label or is for the test. Add images without one.")
-    if len(asked) > LOOKED_AT:
-        drawn = np.random.default_rng(seed_from(seed, "looked at")).choice(asked, LOOKED_AT, replace=False)
-        asked = np.sort(drawn)
+        raise InputError(f"--size {size}: the model {model[0]} has a fixed image size. Leave out --size.")
+    listing = list_images(data, root or ())
+    folder = _relative_folder(out, listing, data)
+    unlabelled = np.flatnonzero((listing.labels == UNLABELLED) & (np.array(listing.splits) != "test"))
+    if not len(unlabelled):
+        raise InputError(f"{data}: every image has a label or is in the test set. Add unlabelled images.")
+    if len(unlabelled) > MAX_CANDIDATES:
+        rng = np.random.default_rng(seed_from(seed, "looked at"))
+        unlabelled = np.sort(rng.choice(unlabelled, MAX_CANDIDATES, replace=False))
     console = Console(markup=False)
-    found = _by_model(model[0], data, asked) if model else _by_gradients(data, listing, asked, size, console)
+    if model:
+        found = _embedded_by_model(model[0], data, unlabelled, root or [])
+    else:
+        found = _with_gradient_features(data, listing, unlabelled, size, console, root)
     if not len(found.rows):
         raise InputError(
-            f"{data}: {next(iter(found.problems.values()))}; nor can another image without a label be read."
+            f"{data}: {next(iter(found.problems.values()))}. No other unlabelled image can be read either."
         )
-    if found.guesses is None or first:
+    if found.predictions is None or first:
         chosen = first_batch(found.features, number, seed)
     else:
-        chosen = next_batch(found.features, found.guesses[0], number, seed)
+        chosen = next_batch(found.features, found.predictions[0], number, seed)
     cells = {}
-    for place, like in zip(chosen.rows.tolist(), chosen.stands_for.tolist(), strict=True):
-        why = f"{like:,} like this" if like > 1 else "no other like this"
+    for index, cluster_size in zip(chosen.rows.tolist(), chosen.cluster_sizes.tolist(), strict=True):
+        why = f"one of {cluster_size:,} similar images" if cluster_size > 1 else "no similar image"
         guess = probability = ""
-        if found.guesses is not None:
-            likely, names = found.guesses[0][place], found.guesses[1]
+        if found.predictions is not None:
+            likely, names = found.predictions[0][index], found.predictions[1]
             order = np.argsort(-likely, kind="stable")
             guess, probability = names[order[0]], f"{likely[order[0]]:.4f}"
             if not first and len(order) > 1:
                 why = f"{guess} or {names[order[1]]}? {why}"
-        cells[int(found.rows[place])] = [guess, probability, why]
+        cells[int(found.rows[index])] = [guess, probability, why]
     _write(out, folder, listing, cells, found.problems)
     if found.problems:
         console.print(f"{len(found.problems):,} files could not be read: see the column why.", highlight=False)
-    said = f"{len(cells):,} images to label are the first rows of {out}. Fill in the column label, then: "
-    console.print(f"{said}{fit_of(out)}", highlight=False, soft_wrap=True)
+    line = f"The first {len(cells):,} rows of {out} are the images to label. Fill in the column label, then run: "
+    console.print(f"{line}{fit_command(out)}", highlight=False, soft_wrap=True)
 
 
-def _by_model(file: Path, data: Path, asked: "np.ndarray") -> Candidates:
-    """What the model's backbone makes of these rows, and what it takes them for."""
+def _embedded_by_model(file: Path, data: Path, candidates: "np.ndarray", roots: list[Path]) -> Candidates:
+    """Compute the model's embeddings and predictions of these rows of the listing."""
     import numpy as np
 
     from fewlabels.backbones.inference import outputs
-    from fewlabels.backbones.weights import load_classifier, preparation_of
+    from fewlabels.backbones.weights import load_classifier, preprocessing_of
     from fewlabels.data.images import image_batches
     from fewlabels.metrics.classification import probabilities
 
     classifier = load_classifier(file)
-    rows, features, guesses = [], [], []
+    rows, features, predicted = [], [], []
     problems: dict[int, str] = {}
     start = 0
-    for batch in image_batches(data, preparation_of(classifier, file)):
-        problems |= {start + place: line for place, line in batch.wrong.items()}
+    for batch in image_batches(data, preprocessing_of(classifier, file), roots):
+        problems |= {start + index: message for index, message in batch.wrong.items()}
         read = start + np.array(batch.read, dtype=np.int64)
-        wanted = np.isin(read, asked)
-        if wanted.any():
-            source = batch.source().subset(wanted.nonzero()[0])
-            rows.append(read[wanted])
+        is_candidate = np.isin(read, candidates)
+        if is_candidate.any():
+            source = batch.source().subset(is_candidate.nonzero()[0])
+            rows.append(read[is_candidate])
             features.append(outputs(classifier.backbone, source))
-            guesses.append(probabilities(outputs(classifier, source)))
+            predicted.append(probabilities(outputs(classifier, source)))
         start += len(batch.names)
     if not rows:
-        return Candidates(asked[:0], np.empty((0, 0)), None, problems)
-    known = np.concatenate(guesses), classifier.class_names
-    return Candidates(np.concatenate(rows), np.concatenate(features), known, problems)
+        return Candidates(candidates[:0], np.empty((0, 0)), None, problems)
+    predictions = np.concatenate(predicted), classifier.class_names
+    return Candidates(np.concatenate(rows), np.concatenate(features), predictions, problems)
 
 
-def _by_gradients(
-    data: Path, listing: "Listing", asked: "np.ndarray", size: int | None, console: Console
+def _with_gradient_features(
+    data: Path,
+    listing: "Listing",
+    candidates: "np.ndarray",
+    size: int | None,
+    console: Console,
+    roots: list[Path] | None,
 ) -> Candidates:
-    """What needs no model."""
+    """Compute gradient features of these rows of the listing, without a model."""
     import numpy as np
 
     from fewlabels.features.hog import gradient_features
 
-    found = opened_data(str(data), None, console, size=size)
+    found = opened_data(str(data), None, console, size=size, roots=roots)
     row_of = {name: row for row, name in enumerate(listing.names)}
     rows = np.array([row_of[name] for name in found.names[0]], dtype=np.int64)
-    wanted = np.isin(rows, asked)
-    problems = {row_of[name]: line for name, line in found.failed.items()}
-    features = gradient_features(found.train.subset(wanted.nonzero()[0])) if wanted.any() else np.empty((0, 0))
-    return Candidates(rows[wanted], features, None, problems)
+    selected = np.isin(rows, candidates)
+    problems = {row_of[name]: message for name, message in found.failed.items()}
+    features = gradient_features(found.train.subset(selected.nonzero()[0])) if selected.any() else np.empty((0, 0))
+    return Candidates(rows[selected], features, None, problems)
 
 
-def _folder_in_table(out: Path, listing: "Listing", data: Path) -> PurePosixPath:
-    """Where the images are, seen from the table.
+def _relative_folder(out: Path, listing: "Listing", data: Path) -> PurePosixPath:
+    """Return the relative path from the table's folder to the folder of the images.
 
     Raises:
-        InputError: if a table there could not be DATA, or would take the place of another.
+        InputError: if the table cannot be written there, or the file exists.
     """
     if listing.contents is not None:
-        raise InputError(f"{data}: holds the images itself. Pass a folder of images, or a table of their paths.")
-    way = way_to_images(out, "--out", listing.root)
+        raise InputError(f"{data}: contains the images itself. Pass a folder of images, or a table of their paths.")
+    folder = path_to_images(out, "--out", listing.root)
     if out.exists():
-        raise InputError(f"--out {out}: is there, and may hold labels. Choose another name.")
-    return way
+        raise InputError(f"--out {out}: exists and may contain labels. Choose another name.")
+    return folder
 
 
 def _write(
     out: Path, folder: PurePosixPath, listing: "Listing", chosen: Mapping[int, list[str]], problems: Mapping[int, str]
 ) -> None:
-    """All images of the listing, the chosen ones first; guess, probability and why by row."""
+    """Write all images of the listing, the chosen ones first; ``chosen`` has guess, probability and why by row."""
     more = {name: of for name, of in (("split", listing.splits), ("group", listing.groups)) if any(of)}
     with csv_rows(out) as writer:
         writer.writerow(["path", "label", "guess", "probability", "why", *more])
         for row in [*chosen, *(row for row in range(len(listing.names)) if row not in chosen)]:
             label = listing.class_names[listing.labels[row]] if listing.labels[row] >= 0 else ""
-            said = chosen.get(row, ["", "", problems.get(row, "")])
-            cells = [label, *said, *(of[row] for of in more.values())]
-            writer.writerow([path_cell(folder / listing.names[row]), *map(harmless, cells)])
+            suggestion = chosen.get(row, ["", "", problems.get(row, "")])
+            cells = [label, *suggestion, *(of[row] for of in more.values())]
+            writer.writerow([path_cell(folder / listing.names[row]), *map(escape_formula, cells)])

@@ -1,1 +1,1 @@
-"""Does pretraining help on these images? Arms by label budgets by pairs, and what they prove."""
+"""Comparison of candidate models on the user's images: does pretraining help, and how sure is the answer?"""

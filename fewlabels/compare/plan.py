@@ -1,4 +1,4 @@
-"""What a comparison consists of, and what it may take."""
+"""Settings of a comparison: its candidates, its trials, and the time limit of each training."""
 
 import math
 from collections.abc import Iterator
@@ -7,60 +7,69 @@ from typing import Literal
 
 from fewlabels._internal.errors import InputError, refuse_unknown
 from fewlabels.ssl.methods import METHODS
-from fewlabels.ssl.recipes import DEFAULT
+from fewlabels.ssl.recipes import DEFAULT_PRESET
 
 Kind = Literal["pixels", "supervised", "probe", "finetune", "fit"]
 
-WEIGHTS: dict[Kind | Literal["pretrain"], float] = {
+TIME_WEIGHTS: dict[Kind | Literal["pretrain"], float] = {
     **{"pixels": 0.3, "supervised": 1.0, "probe": 0.1, "finetune": 1.0, "fit": 4.0},
     "pretrain": 5.0,
 }
-"""What each may take of the time, relative to the others."""
-LEAST_SECONDS = 5.0
-"""Of a supervised training; in less it learns nothing worth a comparison."""
+"""Time limit of one training of each kind, and of one pretraining, relative to the others. Not tuned."""
+MIN_SUPERVISED_SECONDS = 5.0
+"""Shortest time limit of a supervised training. A shorter training learns too little to compare. Not tuned."""
 BASELINE: Kind = "supervised"
-TRAINING = 0.5
-"""Share of the budget that is planned; the rest is for features, cross-validation, predictions, audit and pictures."""
+"""The candidate that all others are compared with."""
+TRAINING_FRACTION = 0.5
+"""Fraction of the budget for trainings and pretrainings. The rest is for features, cross-validation, predictions, the
+search for near-duplicates and the report's images. Not tuned."""
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way from images and labels to a classifier."""
+class Candidate:
+    """A model configuration that is compared: the kind of training and the source of the initial weights."""
 
     kind: Kind
-    start: str | None = None
-    """What its backbone comes from: a method, ``untrained``, ``own`` (the user's weights); None: nothing to tell."""
+    init: str | None = None
+    """Source of the initial backbone weights: a pretraining method, ``untrained`` (random weights) or ``own`` (the
+    user's weights). None: ``kind`` alone determines the training."""
 
     @property
     def name(self) -> str:
-        """As tables have it: ``mocov2-finetune``."""
-        return self.kind if self.start is None else f"{self.start}-{self.kind}"
+        """The name in tables and files, such as ``mocov2-finetune``."""
+        return self.kind if self.init is None else f"{self.init}-{self.kind}"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training and its predictions."""
+class Trial:
+    """One training of a candidate and its predictions for the test images."""
 
-    arm: Arm
+    candidate: Candidate
     labels: int
+    """Number of labels."""
     pair: int
-    """The seed of label draw, initial weights, views and pretraining."""
+    """Number of the pair, from 0. It seeds the draw of labels, the initial weights, the views and the pretraining."""
 
-    def words(self, pairs: int) -> str:
-        """For the reader, who counts from one."""
-        return f"{self.arm.name}, {self.labels:,} labels, pair {self.pair + 1} of {pairs}"
+    def describe(self, pairs: int) -> str:
+        """A line for the user, in which pairs are counted from 1."""
+        return f"{self.candidate.name}, {self.labels:,} labels, pair {self.pair + 1} of {pairs}"
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """What decides a comparison, together with the images."""
+    """Settings that, with the images, determine a comparison.
+
+    Raises:
+        InputError: if a setting is out of range, or the budget is too small for the trials.
+    """
 
     labels: tuple[int, ...] = (1000,)
+    """Numbers of labels; every candidate is trained with each."""
     pairs: int = 6
     budget: float = 3600.0
-    """Seconds for all."""
-    methods: tuple[str, ...] = (DEFAULT.settings.method,)
-    """The first is the one that the verdict is about."""
+    """Seconds for the whole comparison."""
+    methods: tuple[str, ...] = (DEFAULT_PRESET.settings.method,)
+    """Pretraining methods. The primary hypothesis is about the first."""
     backbone: str = "article"
     weights: str | None = None
     """The user's own pretrained backbone, a safetensors file."""
@@ -77,47 +86,48 @@ class CompareSettings:
         ):
             if not fits:
                 raise InputError(f"{name} {getattr(self, name)}: must be {wanted}.")
-        if self.seconds("supervised") < LEAST_SECONDS:
-            wanted_minutes = math.ceil(self.budget * LEAST_SECONDS / self.seconds("supervised") / 60)
+        if self.seconds("supervised") < MIN_SUPERVISED_SECONDS:
+            wanted_minutes = math.ceil(self.budget * MIN_SUPERVISED_SECONDS / self.seconds("supervised") / 60)
             raise InputError(
-                f"budget {self.budget / 60:g}m: too little for {len(list(self.cells()))} trainings and "
+                f"budget {self.budget / 60:g}m: too little for {len(list(self.trials()))} trainings and "
                 f"{self.pairs * len(self.methods)} pretrainings. Give --budget {wanted_minutes}m, or fewer pairs."
             )
 
-    def arms(self) -> list[Arm]:
-        """All of them, the baselines first."""
-        starts = [*self.methods, *(["own"] if self.weights else [])]
-        learned = [Arm(kind, start) for start in starts for kind in ("probe", "finetune")]
-        return [Arm("pixels"), Arm("supervised"), Arm("probe", "untrained"), *learned, Arm("fit")]
+    def candidates(self) -> list[Candidate]:
+        """All candidates, the baselines first."""
+        inits = [*self.methods, *(["own"] if self.weights else [])]
+        pretrained = [Candidate(kind, init) for init in inits for kind in ("probe", "finetune")]
+        baselines = [Candidate("pixels"), Candidate("supervised"), Candidate("probe", "untrained")]
+        return [*baselines, *pretrained, Candidate("fit")]
 
-    def pretraining_of(self, arm: Arm) -> str | None:
-        """The method whose pretraining an arm begins with, if any."""
-        start = self.methods[0] if arm.kind == "fit" else arm.start
-        return start if start in self.methods else None
-
-    @property
-    def asked(self) -> Arm:
-        """The arm that the verdict is about, named before anything is measured."""
-        return Arm("finetune", self.methods[0])
+    def pretraining_of(self, candidate: Candidate) -> str | None:
+        """The method whose pretraining gives a candidate its initial weights; None without a pretraining."""
+        init = self.methods[0] if candidate.kind == "fit" else candidate.init
+        return init if init in self.methods else None
 
     @property
-    def shown(self) -> Cell:
-        """The one whose classifier is kept, for the pictures."""
-        return Cell(self.asked, max(self.labels), 0)
+    def primary(self) -> Candidate:
+        """The candidate of the primary hypothesis, fixed before any measurement: the first method, fine-tuned."""
+        return Candidate("finetune", self.methods[0])
 
-    def cells(self) -> Iterator[Cell]:
-        """Pair by pair, so that what is stopped leaves whole pairs."""
+    @property
+    def displayed_trial(self) -> Trial:
+        """The trial whose classifier is saved and whose predictions the report displays."""
+        return Trial(self.primary, max(self.labels), 0)
+
+    def trials(self) -> Iterator[Trial]:
+        """All trials, pair by pair, so that an interrupted comparison has complete pairs."""
         for pair in range(self.pairs):
             for labels in self.labels:
-                for arm in self.arms():
-                    yield Cell(arm, labels, pair)
+                for candidate in self.candidates():
+                    yield Trial(candidate, labels, pair)
 
     def seconds(self, what: Kind | Literal["pretrain"]) -> float:
-        """What one of them may take.
+        """Time limit in seconds of one training of a kind, or of one pretraining.
 
-        A supervised network may take as long as a pretrained one with its pretraining; it seldom needs to.
+        :meth:`~fewlabels.compare.cells.Experiment.time_limit` adds the time of a pretraining for supervised training.
         """
-        of_a_pair = len(self.methods) * WEIGHTS["pretrain"] + len(self.labels) * sum(
-            WEIGHTS[arm.kind] for arm in self.arms()
+        weight_of_pair = len(self.methods) * TIME_WEIGHTS["pretrain"] + len(self.labels) * sum(
+            TIME_WEIGHTS[candidate.kind] for candidate in self.candidates()
         )
-        return TRAINING * self.budget / self.pairs * WEIGHTS[what] / of_a_pair
+        return TRAINING_FRACTION * self.budget / self.pairs * TIME_WEIGHTS[what] / weight_of_pair

@@ -1,4 +1,4 @@
-"""A whole comparison: its cells, then the result and what its report is drawn from."""
+"""A whole comparison: all trials, then the result and the data of its report."""
 
 import json
 import math
@@ -9,99 +9,112 @@ from typing import Any
 import numpy as np
 
 from fewlabels._internal.files import write_json
-from fewlabels.compare.cells import Bench
-from fewlabels.compare.panels import Names, panels
-from fewlabels.compare.plan import Cell, CompareSettings
+from fewlabels.compare.cells import Experiment
+from fewlabels.compare.panels import ImageNames, panels
+from fewlabels.compare.plan import CompareSettings, Trial
 from fewlabels.compare.trace import how_measured, pretrainings
-from fewlabels.compare.verdict import audit_line, judged
+from fewlabels.compare.verdict import audit_line, evaluate_trials
 from fewlabels.data.source import ArraySource, fingerprint, identity
-from fewlabels.features.extractor import kept
-from fewlabels.fit.settings import FitSettings, refuse_unsuitable
-from fewlabels.metrics.paired_tests import LEVEL, detectable, fewest_pairs
+from fewlabels.features.extractor import FeatureConfig
+from fewlabels.fit.config import FitConfig
+from fewlabels.fit.pipeline import refuse_unsuitable
+from fewlabels.metrics.paired_tests import SIGNIFICANCE_LEVEL, detectable_effect, min_pairs
 from fewlabels.training.run_folder import refusing_damage
 
 PROGRAM_BYTES = 1.5 * 2**30
-"""Of the interpreter, the libraries and a training."""
-USUAL_SPREAD = 0.006
-"""Of paired differences of macro-F1, where nothing has been measured yet."""
+"""Memory of the interpreter, the libraries and one training, without images and their features. A rough estimate."""
+TYPICAL_SPREAD = 0.006
+"""Standard deviation over pairs of a difference of macro-F1, before any is measured. Those of Fashion-MNIST range from
+0.004 to 0.008 (``benchmarks/results/compare.json``)."""
 
 
-Engine = Callable[[Bench, Sequence[Cell]], dict[Cell, np.ndarray]]
-"""Gives the predictions of every cell, as :meth:`Bench.predictions` does."""
+TrialRunner = Callable[[Experiment, Sequence[Trial]], dict[Trial, np.ndarray]]
+"""Returns the predictions of every trial, as :meth:`Experiment.predictions` does."""
 
 
-def one_after_the_other(bench: Bench, cells: Sequence[Cell]) -> dict[Cell, np.ndarray]:
-    """The engine of one machine."""
-    observer, done = bench.observer("compare"), {}
-    for place, cell in enumerate(cells):
-        if not bench.is_done(cell):
-            observer.say(f"{place + 1} of {len(cells)}: {cell.words(bench.settings.pairs)}")
-        done[cell] = bench.predictions(cell)
-    return done
+def run_sequentially(experiment: Experiment, trials: Sequence[Trial]) -> dict[Trial, np.ndarray]:
+    """Predictions of all trials, run one after another on this machine."""
+    observer, predictions = experiment.observer("compare"), {}
+    for index, trial in enumerate(trials):
+        if not experiment.is_done(trial):
+            observer.say(f"{index + 1} of {len(trials)}: {trial.describe(experiment.settings.pairs)}")
+        predictions[trial] = experiment.predictions(trial)
+    return predictions
 
 
-def compare(bench: Bench, engine: Engine = one_after_the_other) -> dict[str, Any]:
-    """Do every cell that is not there, then read the test labels, once.
+def compare(experiment: Experiment, run_trials: TrialRunner = run_sequentially) -> dict[str, Any]:
+    """Run all trials that are not done yet, read the test labels once, and return the result as JSON.
+
+    Args:
+        experiment: the comparison.
+        run_trials: runs trials and returns their predictions.
 
     Raises:
         InputError: if settings or weights do not suit the images.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM; what is done is kept.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; finished trials are saved.
     """
-    settings, test = bench.settings, bench.test
-    fits = FitSettings(backbone=settings.backbone, start_from=settings.weights)
-    refuse_unsuitable(bench.train, fits)  # before an hour has passed
-    twins = bench.twins()
-    bench.observer("compare").say(audit_line(twins))
-    done = engine(bench, list(settings.cells()))
+    settings, test = experiment.settings, experiment.test
+    fits = FitConfig(backbone=settings.backbone, init_from=settings.weights)
+    refuse_unsuitable(experiment.train, fits)  # now rather than after an hour
+    near_duplicates = experiment.near_duplicates()
+    experiment.observer("compare").say(audit_line(near_duplicates))
+    predictions = run_trials(experiment, list(settings.trials()))
     images = {
-        "train": len(bench.train),
+        "train": len(experiment.train),
         "test": len(test),
-        "shape": bench.train.shape,
-        "data": fingerprint(bench.train),
+        "shape": experiment.train.shape,
+        "data": fingerprint(experiment.train),
     }
     about = {"settings": asdict(settings), "class_names": list(test.class_names), "images": images}
-    about["audit"] = {"twins": int((twins >= 0).sum()), "test": len(test), "line": audit_line(twins)}
-    figures = judged(settings, done, test.labels, len(test.class_names), twins < 0)
-    return {**about, **figures, **pretrainings(bench), "measured": how_measured(bench)}
+    about["audit"] = {
+        "near_duplicates": int((near_duplicates >= 0).sum()),
+        "test": len(test),
+        "line": audit_line(near_duplicates),
+    }
+    figures = evaluate_trials(settings, predictions, test.labels, len(test.class_names), near_duplicates < 0)
+    return {**about, **figures, **pretrainings(experiment), "measured": how_measured(experiment)}
 
 
-def write_panels(bench: Bench, names: Names) -> None:
-    """Leave ``panels.json``, unless it is there, of the same classifier."""
-    file = bench.folder / "panels.json"
-    made_of = {"cell": bench.name(bench.settings.shown), "test": identity(bench.test)}
+def write_panels(experiment: Experiment, names: ImageNames) -> None:
+    """Write ``panels.json`` for the displayed classifier, unless the file exists already for the same classifier."""
+    file = experiment.folder / "panels.json"
+    made_of = {"trial": experiment.trial_id(experiment.settings.displayed_trial), "test": identity(experiment.test)}
     if file.is_file():
         with refusing_damage(file):
             if json.loads(file.read_text()).get("made_of") == made_of:
                 return
-    bench.observer("compare").say("Drawing the points (UMAP)")
-    write_json(file, {"made_of": made_of, **panels(bench, names)})
+    experiment.observer("compare").say("Computing the map of the images (UMAP)")
+    write_json(file, {"made_of": made_of, **panels(experiment, names)})
 
 
 def memory_bytes(train: ArraySource) -> float:
-    """What a comparison takes at most: images' features are held in single and half precision as they are mixed."""
-    return PROGRAM_BYTES + len(train) * (7.0 * kept(len(train)) + math.prod(train.shape))
+    """Peak memory of a comparison in bytes. Features are in single and half precision at once while they are mixed."""
+    return PROGRAM_BYTES + len(train) * (7.0 * FeatureConfig().dimensions() + math.prod(train.shape))
 
 
 def plan_lines(settings: CompareSettings, train: ArraySource) -> list[str]:
-    """What a comparison will do, how long it takes at most, with how much memory, and what it could find."""
-    arms, tests = settings.arms(), len(settings.labels)
-    all_labels = min(settings.labels) == train.num_labels
+    """Lines with the trials of a comparison, its time, its memory and the smallest difference that it can detect."""
+    candidates, tests = settings.candidates(), len(settings.labels)
+    same_labels = min(settings.labels) == train.num_labels
+    varies = f"{'' if same_labels else 'random draw of labels, '}initial weights and pretraining"
     lines = [
-        f"{settings.pairs} pairs x {len(arms)} arms x {tests} number{'s' if tests > 1 else ''} of labels: "
-        f"{settings.pairs * len(arms) * tests} trainings, {settings.pairs * len(settings.methods)} pretrainings, "
+        f"{settings.pairs} pairs x {len(candidates)} candidates x {tests} number{'s' if tests > 1 else ''} of labels: "
+        f"{settings.pairs * len(candidates) * tests} trainings, {settings.pairs * len(settings.methods)} pretrainings, "
         f"about {settings.budget / 60:.0f} minutes on this machine, up to "
         f"{memory_bytes(train) / 2**30:.1f} GiB of memory.",
-        f"Each pair is {'' if all_labels else 'another draw of labels, '}other initial weights and another pretraining "
-        f"({settings.seconds('pretrain'):.0f} s each).",
-        f"Asked, before anything is measured: is {settings.asked.name} better than supervised training?",
+        f"Each pair has its own {varies} ({settings.seconds('pretrain'):.0f} s per pretraining).",
+        "Primary hypothesis, fixed before any measurement: "
+        f"{settings.primary.name} is better than supervised training.",
     ]
-    least = fewest_pairs(tests)
+    least = min_pairs(tests)
     if settings.pairs < least:
-        lines.append(f"Nothing could be claimed: {least} pairs are needed for p below {LEVEL}. Give --pairs {least}.")
-    else:
-        points = 100 * detectable(settings.pairs, tests) * USUAL_SPREAD
         lines.append(
-            f"Found with a chance of 80%: a difference of {points:.1f} points, if pairs differ by "
-            f"{100 * USUAL_SPREAD:.1f} points (one standard deviation), as is usual."
+            f"No claim is possible: {least} pairs are needed for p below {SIGNIFICANCE_LEVEL}. Give --pairs {least}."
+        )
+    else:
+        points = 100 * detectable_effect(settings.pairs, tests) * TYPICAL_SPREAD
+        lines.append(
+            f"Detectable with 80% power: a difference of {points:.1f} points, if differences have a standard deviation "
+            f"of {100 * TYPICAL_SPREAD:.1f} points over pairs, as is typical."
         )
     return lines

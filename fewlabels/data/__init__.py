@@ -1,1 +1,1 @@
-"""From files to whole batches of uint8 images with labels."""
+"""Read files of many formats into batches of uint8 images with labels."""

@@ -1,4 +1,4 @@
-"""Images of files, decoded once into one file of numbers that every later start reads."""
+"""Decode image files once into a cache: one file of pixels, from which later runs read rows."""
 
 import json
 import os
@@ -12,155 +12,180 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewlabels._internal.environment import usable_cores
+from fewlabels._internal.environment import available_cores
 from fewlabels._internal.errors import InputError
-from fewlabels._internal.files import explained, writable_folder, write_json, written_whole
-from fewlabels.data.form import (
-    STRETCHED_BY,
-    Failed,
-    Form,
-    Preparation,
-    Stretch,
-    form_of,
-    stretch_of,
-    stretched,
-    write_formed,
-)
+from fewlabels._internal.files import atomic_write, translate_os_error, writable_folder, write_json
 from fewlabels.data.listing import Listing
+from fewlabels.data.preprocessing import (
+    RANGE_SAMPLE_SIZE,
+    DecodeErrors,
+    ImageSpec,
+    PixelRange,
+    Preprocessing,
+    decode_into_file,
+    infer_spec,
+    percentile_range,
+    rescale_pixels,
+)
 from fewlabels.data.source import ArraySource, digest, evenly_spaced
 from fewlabels.data.workers import WORKERS_FROM, workers
 
-LOOKED_AT = 256
-"""Images that tell what the others are like."""
-LAYOUT = 4
-"""Of what is kept; another is kept beside it."""
+SPEC_SAMPLE_SIZE = 256
+"""Number of images from which size, channels and pixel type are inferred, at most. Not tuned."""
+CACHE_VERSION = 4
+"""Version of the cache's file layout. It is part of the cache key, so a new version ignores older files."""
 CHUNK = 500
-"""Images that a process decodes at a time; what is whole is not decoded again."""
+"""Number of images that a process decodes at a time; after an interruption, completed chunks are reused. Not tuned."""
 
-Told = Callable[[int, int], None]
-"""Progress: images done, of how many."""
+ProgressCallback = Callable[[int, int], None]
+"""Called with the number of images done and their total."""
 
 
-class Decoded(NamedTuple):
+class DecodedImages(NamedTuple):
     """The images of a listing that could be decoded."""
 
     source: ArraySource
-    """Over a file, of which no more is in memory than is read."""
+    """Images and labels; the pixels stay on disk until they are read."""
     rows: np.ndarray
-    """int64 [N]: rows of the listing that its images are."""
+    """int64 [N]: the row of the listing for each image of the source."""
     failed: dict[int, str]
-    """What is wrong with the others, by row of the listing."""
-    preparation: Preparation
-    """What was done with their pixels."""
-    longest: int
-    """Pixels of the longest side of those looked at, as they lie on disk."""
+    """Error message by row of the listing, for the images that could not be decoded."""
+    preprocessing: Preprocessing
+    """The conversion that was applied to the pixels."""
+    longest_side: int
+    """Longest side in pixels of the sampled image files, before they were resized."""
 
 
-def decoded_images(listing: Listing, folder: Path, side: int | None = None, told: Told | None = None) -> Decoded:
-    """Decode what has not been, and read all of it from then on.
+def decode_images(
+    listing: Listing, folder: Path, side: int | None = None, on_progress: ProgressCallback | None = None
+) -> DecodedImages:
+    """Decode the image files of a listing, or read them from the cache if it has them.
 
     Args:
-        listing: the images.
-        folder: where decoded images are kept, by folder, files, their sizes and times of change.
-        side: pixels of the longer side; None: that of the images where they are all alike and small, else ``SIDE``.
-        told: progress.
+        listing: the image files.
+        folder: the cache; its entries depend on the root folder and on the files' names, sizes and times of change.
+        side: images become squares of this side in pixels. None: images keep their size if all have the same, of at
+            most ``DEFAULT_MAX_SIDE`` pixels; else they become squares of their median longer side, with the same limit.
+        on_progress: called after each chunk of images.
 
     Raises:
         InputError: if no image can be decoded, or the folder cannot be written.
-        KeyboardInterrupt: after Ctrl-C; what is decoded is kept.
+        KeyboardInterrupt: after Ctrl-C; completed chunks stay in the cache.
     """
     items = [listing.item(row) for row in range(len(listing.names))]
-    files = [str(listing.root.resolve()), listing.names, [_stamp(item) for item in items]]
-    place = folder / digest(json.dumps([LAYOUT, *files, side]).encode())
-    if not (place / "form.json").is_file():
-        writable_folder(place)
-        looked_at = [items[row] for row in evenly_spaced(items, LOOKED_AT)]
-        form, longest = form_of(looked_at, side)
-        write_json(place / "form.json", {"form": asdict(form), "longest": longest})
-    looks = json.loads((place / "form.json").read_text())
-    form = Form(**looks["form"])
-    noted = place / "failed.json"
-    if noted.is_file():
-        wrong = json.loads(noted.read_text())
+    files = [str(listing.root.resolve()), listing.names, [_file_stamp(item) for item in items]]
+    entry = folder / digest(json.dumps([CACHE_VERSION, *files, side]).encode())
+    if not (entry / "form.json").is_file():
+        writable_folder(entry)
+        sample = [items[row] for row in evenly_spaced(items, SPEC_SAMPLE_SIZE)]
+        spec, longest_side = infer_spec(sample, side)
+        write_json(entry / "form.json", {"form": asdict(spec), "longest": longest_side})
+    about = json.loads((entry / "form.json").read_text())
+    spec = ImageSpec(**about["form"])
+    errors_file = entry / "failed.json"
+    if errors_file.is_file():
+        errors = json.loads(errors_file.read_text())
     else:
-        with explained(place):
-            wrong, for_good = _decode(items, form, place, told or (lambda done, of: None))
-        if for_good:
-            write_json(noted, wrong)
-    failed = {int(row): line for row, line in wrong.items()}
+        with translate_os_error(entry):
+            errors, permanent = _decode(items, spec, entry, on_progress or (lambda done, total: None))
+        if permanent:
+            write_json(errors_file, errors)
+    failed = {int(row): line for row, line in errors.items()}
     rows = np.setdiff1d(np.arange(len(listing.names)), np.array(sorted(failed), dtype=np.int64))
     if not len(rows):
-        raise InputError(f"{listing.root / listing.names[0]}: {failed[0]}; nor can another image here be read.")
-    images, stretch = _usable(place, form, rows)
+        raise InputError(f"{listing.root / listing.names[0]}: {failed[0]}. No other image here can be read either.")
+    images, pixel_range = _open_readable(entry, spec, rows)
     source = ArraySource(images, listing.labels[rows], listing.class_names, str(listing.root))
-    return Decoded(source, rows, failed, Preparation(form, stretch), looks["longest"])
+    return DecodedImages(source, rows, failed, Preprocessing(spec, pixel_range), about["longest"])
 
 
-def _decode(items: Sequence[str | bytes], form: Form, place: Path, told: Told) -> tuple[Failed, bool]:
-    """Decode the chunks that are not there yet; gives what is wrong, by row, and whether that is for good."""
-    total, notes = len(items), place / "chunks"
-    starts = [start for start in range(0, total, CHUNK) if not (notes / f"{start}.json").is_file()]
-    with (place / "images.bin").open("ab") as file:
-        file.truncate(total * form.bytes)
+def preview_images(listing: Listing, side: int | None = None) -> DecodedImages:
+    """As :func:`decode_images`, but with black pixels: for what depends on the images' number, size and labels alone.
+
+    Raises:
+        InputError: if none of the sampled images can be decoded.
+    """
+    items = [listing.item(row) for row in evenly_spaced(listing.names, SPEC_SAMPLE_SIZE).tolist()]
+    spec, longest_side = infer_spec(items, side)
+    images = np.broadcast_to(np.uint8(0), (len(listing.names), *spec.shape))
+    source = ArraySource(images, listing.labels, listing.class_names, str(listing.root))
+    return DecodedImages(source, np.arange(len(images)), {}, Preprocessing(spec), longest_side)
+
+
+def _decode(
+    items: Sequence[str | bytes], spec: ImageSpec, entry: Path, on_progress: ProgressCallback
+) -> tuple[DecodeErrors, bool]:
+    """Decode the chunks that the cache lacks; return errors by row, and whether all of them are permanent."""
+    total, chunks = len(items), entry / "chunks"
+    starts = [start for start in range(0, total, CHUNK) if not (chunks / f"{start}.json").is_file()]
+    with (entry / "images.bin").open("ab") as file:
+        file.truncate(total * spec.nbytes)
     done = total - sum(min(CHUNK, total - start) for start in starts)
     jobs = [(start, items[start : start + CHUNK]) for start in starts]
-    passing: dict[int, Failed] = {}
-    for start, number, failed, for_good in _done(place / "images.bin", form, jobs):
-        if for_good:
-            write_json(notes / f"{start}.json", failed)
+    temporary: dict[int, DecodeErrors] = {}
+    for start, number, errors, permanent in _completed_chunks(entry / "images.bin", spec, jobs):
+        if permanent:
+            write_json(chunks / f"{start}.json", errors)
         else:
-            passing[start] = failed
+            temporary[start] = errors
         done += number
-        told(done, total)
+        on_progress(done, total)
     by_chunk = {
-        start: passing[start] if start in passing else json.loads((notes / f"{start}.json").read_text())
+        start: temporary[start] if start in temporary else json.loads((chunks / f"{start}.json").read_text())
         for start in range(0, total, CHUNK)
     }
-    return {str(start + int(at)): line for start, of in by_chunk.items() for at, line in of.items()}, not passing
+    by_row = {str(start + int(index)): line for start, errors in by_chunk.items() for index, line in errors.items()}
+    return by_row, not temporary
 
 
-def _usable(place: Path, form: Form, rows: np.ndarray) -> tuple[np.ndarray, Stretch | None]:
-    """uint8 [N, C, H, W] over a file, without what could not be decoded, and how it was stretched."""
-    stored = np.memmap(place / "images.bin", form.dtype, "r").reshape(-1, *form.shape)
-    if form.dtype == "uint8" and len(rows) == len(stored):
+def _open_readable(entry: Path, spec: ImageSpec, rows: np.ndarray) -> tuple[np.ndarray, PixelRange | None]:
+    """Return a memory map uint8 [N, C, H, W] of the readable images, and the range that was rescaled to 0..255."""
+    stored = np.memmap(entry / "images.bin", spec.dtype, "r").reshape(-1, *spec.shape)
+    if spec.dtype == "uint8" and len(rows) == len(stored):
         return stored, None
-    file = place / f"usable-{digest(rows.tobytes())}.bin"
-    stretch = None if form.dtype == "uint8" else _stretch(place, stored, rows)
+    file = entry / f"usable-{digest(rows.tobytes())}.bin"
+    pixel_range = None if spec.dtype == "uint8" else _pixel_range(entry, stored, rows)
     if not file.is_file():
-        with written_whole(file) as temporary, temporary.open("wb") as out:
+        with atomic_write(file) as temporary, temporary.open("wb") as out:
             for start in range(0, len(rows), CHUNK):
                 images = stored[rows[start : start + CHUNK]]
-                out.write((images if stretch is None else stretched(images, stretch)).tobytes())
-    return np.memmap(file, np.uint8, "r").reshape(-1, *form.shape), stretch
+                out.write((images if pixel_range is None else rescale_pixels(images, pixel_range)).tobytes())
+    return np.memmap(file, np.uint8, "r").reshape(-1, *spec.shape), pixel_range
 
 
-def _stretch(place: Path, stored: np.ndarray, rows: np.ndarray) -> Stretch:
-    file = place / "stretch.json"
+def _pixel_range(entry: Path, stored: np.ndarray, rows: np.ndarray) -> PixelRange:
+    file = entry / "stretch.json"
     if not file.is_file():
-        write_json(file, stretch_of(stored[rows[evenly_spaced(rows, STRETCHED_BY)]]))
+        write_json(file, percentile_range(stored[rows[evenly_spaced(rows, RANGE_SAMPLE_SIZE)]]))
     return tuple((low, high) for low, high in json.loads(file.read_text()))
 
 
-def _done(
-    file: Path, form: Form, jobs: Sequence[tuple[int, Sequence[str | bytes]]]
-) -> Iterator[tuple[int, int, Failed, bool]]:
-    """First row, number, what is wrong by place and whether that is for good, of each job when it is done."""
+def _completed_chunks(
+    file: Path, spec: ImageSpec, jobs: Sequence[tuple[int, Sequence[str | bytes]]]
+) -> Iterator[tuple[int, int, DecodeErrors, bool]]:
+    """Decode chunks, and yield for each its first row, its size, its errors by index, and whether they are permanent.
+
+    Args:
+        file: receives the pixels.
+        spec: of the pixels.
+        jobs: first row and image files of each chunk.
+    """
     left = dict(jobs)
-    if sum(map(len, left.values())) >= WORKERS_FROM and usable_cores() > 1:
-        # A script that does not ask for its __name__ cannot be started again by a worker.
+    if sum(map(len, left.values())) >= WORKERS_FROM and available_cores() > 1:
+        # The pool breaks in a script without ``if __name__ == "__main__"``; then this process decodes all that is left.
         with suppress(BrokenProcessPool), workers() as pool:
-            running: dict[Future[tuple[Failed, bool]], int] = {
-                pool.submit(write_formed, file, form, start, items): start for start, items in jobs
+            running: dict[Future[tuple[DecodeErrors, bool]], int] = {
+                pool.submit(decode_into_file, file, spec, start, items): start for start, items in jobs
             }
             for future in as_completed(running):
-                found, start = future.result(), running[future]  # a job that fails stays among those left
+                found, start = future.result(), running[future]  # if this raises, the chunk stays in ``left``
                 yield start, len(left.pop(start)), *found
     for start, items in left.items():
-        yield start, len(items), *write_formed(file, form, start, items)
+        yield start, len(items), *decode_into_file(file, spec, start, items)
 
 
-def _stamp(item: str | bytes) -> tuple[int, int] | str:
-    """Size and time of change: of another content, another stamp."""
+def _file_stamp(item: str | bytes) -> tuple[int, int] | str:
+    """Return size in bytes and time of change in ns of a file, (0, 0) if it is missing, or a digest of its content."""
     if isinstance(item, bytes):
         return digest(item)
     try:

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017): found on this machine, or fetched and checked."""
+"""Load Fashion-MNIST (Xiao et al. 2017) from this machine, or download and verify it."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from fewlabels._internal.errors import InputError
-from fewlabels._internal.files import written_whole
+from fewlabels._internal.files import atomic_write
 from fewlabels.data.idx import idx_source
 from fewlabels.data.source import ArraySource
 
@@ -25,6 +25,7 @@ CLASS_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
+"""Names of classes 0 to 9, as torchvision has them."""
 
 FILES = {
     "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
@@ -32,11 +33,14 @@ FILES = {
     "t10k-images-idx3-ubyte.gz": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte.gz": "15d484375f8d13e6eb1aabb0c3f46965",
 }
-"""File name to MD5 of what is inside the gzip: packages compress the same bytes anew (docs/decisions.md)."""
+"""MD5 of the unpacked content by file name; the packed bytes differ between distributors (dev/decisions.md)."""
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+"""Folder in which Debian's package installs the files."""
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
+"""Name of Debian's package."""
 DOWNLOAD_TIMEOUT_SECONDS = 20
+"""Seconds without an answer after which a download fails. Not tuned."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +50,27 @@ class Splits:
     train: ArraySource
     test: ArraySource
     folder: Path
+    """Folder that the files were read from."""
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept."""
+    """Return the folder of downloaded files."""
     return user_cache_path("fewlabels") / "fashion-mnist"
 
 
 def fashion_mnist(folder: Path | None = None, say: Callable[[str], None] = print) -> Splits:
-    """Load Fashion-MNIST, fetching it when it is nowhere on this machine.
+    """Load Fashion-MNIST; download it if it is not on this machine.
 
-    Looks in ``folder``, ``$FEWLABELS_DATA``, the cache, the system's package folder; then fetches into the cache
-    from torchvision's addresses, then from Debian's package. A folder that is named is the only one looked at.
+    If ``folder`` or ``$FEWLABELS_DATA`` is set, only that folder is searched, ``folder`` first. Otherwise the cache and
+    the system's package folder are searched. If neither has the files, they are downloaded into the cache: from
+    torchvision's mirrors, or else from Debian's package.
 
     Args:
         folder: holds the four gzipped (or plain) IDX files.
-        say: receives one line for whatever takes a while or goes wrong on the way.
+        say: receives a line for each download that starts.
 
     Raises:
-        InputError: if a file is missing or damaged, or nothing could be fetched.
+        InputError: if a file is missing or damaged, or cannot be downloaded.
     """
     where = locate(folder)
     if where is None:
@@ -77,7 +83,7 @@ def fashion_mnist(folder: Path | None = None, say: Callable[[str], None] = print
 
 
 def locate(folder: Path | None = None) -> Path | None:
-    """The folder the data would be read from, or None if it has to be fetched."""
+    """Return the folder that the data would be read from, or None if they must be downloaded."""
     named = folder or os.environ.get("FEWLABELS_DATA")
     if named:
         return Path(named)
@@ -93,35 +99,35 @@ def _file(folder: Path, stem: str) -> Path:
 
 
 def fetch(into: Path, say: Callable[[str], None]) -> Path:
-    """Fetch the four files, each checked before it gets its name.
+    """Download the four files into a folder; each is verified before it gets its final name.
 
     Raises:
-        InputError: if no way worked, with the reason of each.
+        InputError: if no provider has the files; the message has the reason of each.
     """
     reasons = []
-    for title, way in (("download", _from_addresses), ("Debian's package", _from_debian)):
+    for title, provider in (("download", _from_mirrors), ("Debian's package", _from_debian)):
         try:
             for name in FILES:
                 if not (into / name).is_file():
-                    way(into, name, say)
+                    provider(into, name, say)
             return into
         except _Unavailable as error:
             reasons.append(f"{title}: {error}")
     raise InputError(
         f"Fashion-MNIST could not be fetched ({'; '.join(reasons)}). "
-        "Put its four .gz files in a folder and name it with --data or FEWLABELS_DATA."
+        "Put its four .gz files in a folder and pass the folder with --data or FEWLABELS_DATA."
     )
 
 
 class _Unavailable(Exception):
-    """This way of fetching does not work here; another may."""
+    """A provider does not have the files; another may."""
 
 
-def checked(path: Path, name: str) -> None:
-    """Compare a fetched file with the known MD5; a wrong file is deleted.
+def verify_md5(path: Path, name: str) -> None:
+    """Compare a downloaded file with the known MD5; delete the file if it differs.
 
     Raises:
-        _Unavailable: saying so.
+        _Unavailable: if it differs.
     """
     try:
         with gzip.open(path) as file:
@@ -140,17 +146,17 @@ def _md5(file: gzip.GzipFile) -> str:  # Python 3.10 has no hashlib.file_digest
     return digest.hexdigest()
 
 
-def _from_addresses(into: Path, name: str, say: Callable[[str], None]) -> None:
-    """The download addresses."""
-    from torchvision.datasets import FashionMNIST  # as slow to import as torch, and needed once
+def _from_mirrors(into: Path, name: str, say: Callable[[str], None]) -> None:
+    """Download one file from torchvision's mirrors."""
+    from torchvision.datasets import FashionMNIST  # as slow to import as torch, and seldom needed
 
     problems: list[str] = []
     for mirror in FashionMNIST.mirrors:
         say(f"Fetching {name} from {mirror}")
         try:
-            with written_whole(into / name) as temporary:
+            with atomic_write(into / name) as temporary:
                 _download(mirror + name, temporary)
-                checked(temporary, name)
+                verify_md5(temporary, name)
             return
         except _Unavailable as problem:
             problems.append(str(problem))
@@ -166,7 +172,7 @@ def _download(url: str, to: Path) -> None:
 
 
 def _from_debian(into: Path, name: str, say: Callable[[str], None]) -> None:
-    """Debian's package."""
+    """Download Debian's package and unpack all four files."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise _Unavailable("no apt-get here")
     say(f"Fetching Debian's package {DEBIAN_PACKAGE}")
@@ -176,13 +182,13 @@ def _from_debian(into: Path, name: str, say: Callable[[str], None]) -> None:
         if subprocess.run(["dpkg-deb", "--extract", str(package), scratch], capture_output=True).returncode:
             raise _Unavailable(f"{package.name} could not be unpacked")
         for each in FILES:
-            with written_whole(into / each) as temporary:
+            with atomic_write(into / each) as temporary:
                 shutil.copyfile(Path(scratch) / SYSTEM_FOLDER.relative_to("/") / each, temporary)
-                checked(temporary, each)
+                verify_md5(temporary, each)
 
 
 def _apt_download(scratch: Path) -> None:
-    """Leave Debian's package in ``scratch``; as any user, with package lists of our own where the system has none."""
+    """Download Debian's package to ``scratch``; needs no root, and fetches package lists if the system has none."""
     lists, cache = scratch / "lists", scratch / "cache"
     for folder in (lists, cache):
         (folder / "partial").mkdir(parents=True)

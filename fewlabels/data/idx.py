@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its successors, plain or gzipped."""
+"""Read the IDX format of MNIST and its successors, plain or gzipped."""
 
 import gzip
 import zlib
@@ -10,6 +10,7 @@ from fewlabels._internal.errors import InputError
 from fewlabels.data.source import ArraySource
 
 _UINT8 = 0x08
+"""IDX's code for the type unsigned byte."""
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
@@ -19,7 +20,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     big-endian int32, then the values (http://yann.lecun.com/exdb/mnist/, "the IDX file format").
 
     Raises:
-        InputError: if the file is missing, torn, not IDX, or of another type or dimension.
+        InputError: if the file is missing, truncated, not IDX, or of another type or dimension.
     """
     try:
         raw = path.read_bytes()
@@ -50,5 +51,5 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
 
 
 def idx_source(images: Path, labels: Path, class_names: tuple[str, ...]) -> ArraySource:
-    """Images and labels from a pair of IDX files."""
+    """Read images and labels from a pair of IDX files."""
     return ArraySource(read_idx(images, ndim=3), read_idx(labels, ndim=1), class_names, name=str(images))

@@ -1,6 +1,6 @@
-"""Images that a user hands over for a finished model: batch by batch, each file that cannot be read with a word."""
+"""Read the images that a finished model predicts, in batches; a file that cannot be read gives an error message."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,108 +9,116 @@ import numpy as np
 import torch
 
 from fewlabels._internal.errors import InputError
-from fewlabels.data.arrays import ARRAYS, arrays_read
-from fewlabels.data.form import Preparation, image_of
+from fewlabels.data.arrays import ARRAY_SUFFIXES, read_arrays
 from fewlabels.data.idx import read_idx
-from fewlabels.data.listing import SUFFIXES, Listing, listed
+from fewlabels.data.listing import IMAGE_SUFFIXES, Listing, list_images
+from fewlabels.data.preprocessing import Preprocessing, read_image
 from fewlabels.data.source import ArraySource
-from fewlabels.data.tables import TABLES
+from fewlabels.data.tables import TABLE_SUFFIXES
 
-BATCH = 512
+IMAGES_PER_BATCH = 512
+"""Number of files or rows per batch. Not tuned."""
 
 
-class Images(NamedTuple):
-    """Some images, in the order of the user's files."""
+class ImageBatch(NamedTuple):
+    """A batch of images, in the order of the user's files."""
 
     names: list[str]
+    """Names of all files or rows of the batch, B of them."""
     pixels: torch.Tensor
-    """uint8 [B, C, H, W], of those that could be read."""
+    """uint8 [R, C, H, W]: the R images that could be read."""
     read: list[int]
-    """Their places among the names."""
+    """Index among ``names`` of each image of ``pixels``."""
     wrong: dict[int, str]
-    """What is wrong with the others, by place."""
+    """Error message by index among ``names``, for the images that could not be read."""
 
     def source(self) -> ArraySource:
-        """Those that could be read."""
+        """Return the images that could be read, without labels."""
         return ArraySource(self.pixels.numpy(), None, ())
 
 
 @dataclass(frozen=True)
-class Found:
-    """What stands at a path, none of it prepared for a model."""
+class ImageCollection:
+    """The images at a path, not yet preprocessed for a model."""
 
     path: Path
     names: list[str]
     image: Callable[[int], np.ndarray]
-    """The pixels [C, H, W] of one; raises InputError if it cannot be read."""
+    """Returns the pixels [C, H, W] of a row; raises InputError if it cannot be read."""
     listing: Listing | None
-    """With labels, if there are; None: a single image, or an IDX file."""
-    alike: bool
-    """Whether all have one shape and type."""
+    """The files or rows, with their labels if there are any; None for a single image or an IDX file."""
+    uniform: bool
+    """Whether all images have the same shape and type."""
 
     def batches(
-        self, preparation: Preparation, seen: Callable[[np.ndarray], object] = lambda image: None
-    ) -> Iterator[Images]:
-        """All images, treated as those were that the model has learned from.
+        self, preprocessing: Preprocessing, on_image: Callable[[np.ndarray], object] = lambda image: None
+    ) -> Iterator[ImageBatch]:
+        """Yield all images in batches, preprocessed like the model's training images.
 
         Args:
-            preparation: the model's.
-            seen: is given the pixels [C, H, W] of each that can be read, before anything is done with them.
+            preprocessing: the model's.
+            on_image: called with the original pixels [C, H, W] of each image that can be used.
 
         Raises:
-            InputError: if the model takes none like these, before the first batch is given.
+            InputError: if the images are uniform and the model cannot use the first one; raised by this call, before
+                any batch.
         """
-        if self.alike:
+        if self.uniform:
             try:
-                preparation.of_array(self.image(0))
+                preprocessing.transform(self.image(0))
             except InputError as error:
-                said = f"{self.path}: {error}. Save them as those were that the model has learned from."
-                raise InputError(said) from None
-        return _prepared(self.names, self.image, preparation, seen)
+                message = f"{self.path}: {error}. Save them like the images that the model was trained on."
+                raise InputError(message) from None
+        return _iterate_batches(self.names, self.image, preprocessing, on_image)
 
 
-def found_images(path: Path) -> Found:
-    """An image file, a folder of images, a table of them, a file of arrays, or an IDX file (gzipped or not).
+def find_images(path: Path, roots: Sequence[Path] = ()) -> ImageCollection:
+    """Find the images at a path.
+
+    Args:
+        path: an image file, a folder of images, a table of them, a file of arrays, or an IDX file (gzipped or not).
+        roots: more folders that may contain a table's images, besides the table's own.
 
     Raises:
-        InputError: if nothing there is an image.
+        InputError: if there is no image at the path.
     """
-    if path.suffix.lower() in SUFFIXES and path.is_file():
-        return Found(path, [path.name], lambda row: image_of(str(path)), None, alike=False)
-    if path.is_dir() or path.suffix.lower() in TABLES:
-        listing = listed(path)
-        return Found(path, listing.names, lambda row: image_of(listing.item(row)), listing, alike=False)
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        return ImageCollection(path, [path.name], lambda row: read_image(str(path)), None, uniform=False)
+    if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
+        listing = list_images(path, roots)
+        return ImageCollection(path, listing.names, lambda row: read_image(listing.item(row)), listing, uniform=False)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder. Pass an image, a folder, a table or arrays.")
-    if path.suffix.lower() in ARRAYS:
-        images, listing = arrays_read(path)
-        return Found(path, listing.names, lambda row: images[row], listing, alike=True)
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        images, listing = read_arrays(path)
+        return ImageCollection(path, listing.names, lambda row: images[row], listing, uniform=True)
     images = read_idx(path, ndim=3)[:, None]
-    return Found(path, [str(row) for row in range(len(images))], lambda row: images[row], None, alike=True)
+    names = [str(row) for row in range(len(images))]
+    return ImageCollection(path, names, lambda row: images[row], None, uniform=True)
 
 
-def image_batches(path: Path, preparation: Preparation) -> Iterator[Images]:
-    """As :meth:`Found.batches` of :func:`found_images`."""
-    return found_images(path).batches(preparation)
+def image_batches(path: Path, preprocessing: Preprocessing, roots: Sequence[Path] = ()) -> Iterator[ImageBatch]:
+    """Yield the images at a path in batches: :meth:`ImageCollection.batches` of :func:`find_images`."""
+    return find_images(path, roots).batches(preprocessing)
 
 
-def _prepared(
+def _iterate_batches(
     names: list[str],
     image: Callable[[int], np.ndarray],
-    preparation: Preparation,
-    seen: Callable[[np.ndarray], object],
-) -> Iterator[Images]:
-    for start in range(0, len(names), BATCH):
-        some = names[start : start + BATCH]
+    preprocessing: Preprocessing,
+    on_image: Callable[[np.ndarray], object],
+) -> Iterator[ImageBatch]:
+    for start in range(0, len(names), IMAGES_PER_BATCH):
+        batch_names = names[start : start + IMAGES_PER_BATCH]
         pixels, read, wrong = [], [], {}
-        for place in range(len(some)):
+        for index in range(len(batch_names)):
             try:
-                original = image(start + place)
-                pixels.append(preparation.of_array(original))
+                original = image(start + index)
+                pixels.append(preprocessing.transform(original))
             except InputError as error:
-                wrong[place] = str(error)
+                wrong[index] = str(error)
             else:
-                read.append(place)
-                seen(original)
-        whole = np.stack(pixels) if pixels else np.empty((0, *preparation.form.shape), np.uint8)
-        yield Images(some, torch.from_numpy(whole), read, wrong)
+                read.append(index)
+                on_image(original)
+        stacked = np.stack(pixels) if pixels else np.empty((0, *preprocessing.form.shape), np.uint8)
+        yield ImageBatch(batch_names, torch.from_numpy(stacked), read, wrong)

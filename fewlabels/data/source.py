@@ -1,4 +1,4 @@
-"""Images and labels as whole uint8 batches."""
+"""Sources of images and labels, which are read in batches of uint8 pixels."""
 
 import hashlib
 import math
@@ -13,15 +13,15 @@ from fewlabels._internal.errors import InputError
 from fewlabels._internal.seeding import generator
 
 UNLABELLED = -1
-"""The label of an image that has none: scikit-learn's convention."""
-FINGERPRINTED = 2 * 2**30
-"""Bytes up to which all images make a fingerprint."""
+"""Label of an unlabelled image, as in ``sklearn.semi_supervised``."""
+MAX_FULLY_HASHED_BYTES = 2 * 2**30
+"""Size in bytes of the images up to which a fingerprint hashes all of them. See dev/decisions.md."""
 
 Indices = torch.Tensor | np.ndarray | slice
 
 
 class ImageSource(Protocol):
-    """What the rest of the package asks of a set of images."""
+    """Interface of a set of images, with labels for all, some or none of them."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -29,7 +29,7 @@ class ImageSource(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 [N]; -1 where an image has no label."""
+        """int64 [N]; -1 for an image without a label."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -38,22 +38,39 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Indices) -> torch.Tensor:
-        """The images at these positions, uint8 [B, C, H, W]."""
+        """Return the images of these rows, uint8 [B, C, H, W]."""
 
 
 def evenly_spaced(source: Sized, number: int = 64) -> np.ndarray:
-    """Positions of so many images, or of all where there are fewer; int64."""
+    """Return ``number`` evenly spaced rows, or all rows if there are fewer; int64."""
     return np.linspace(0, len(source) - 1, min(number, len(source))).astype(np.int64)
 
 
-def fingerprint(source: ImageSource) -> str:
-    """Number, shape and a digest of all images, or of evenly spaced ones where they are more than 2 GiB.
+def random_rows(rows: np.ndarray, number: int, *key: int | str) -> np.ndarray:
+    """Return a random sample of the rows, in their order; all of them if there are no more.
 
-    It is taken once: a source's images are not to change.
+    Unlike evenly spaced rows, a random sample is representative where classes come in a periodic order.
+
+    Args:
+        rows: int64 [N].
+        number: how many.
+        key: what the sample depends on.
+    """
+    if len(rows) <= number:
+        return rows
+    positions = torch.randperm(len(rows), generator=generator(*key, "sample"))[:number].numpy()
+    sampled: np.ndarray = rows[np.sort(positions)]
+    return sampled
+
+
+def fingerprint(source: ImageSource) -> str:
+    """Return number, shape and digest of the images; above 2 GiB the digest is of 1,024 evenly spaced images.
+
+    The result is cached per source, so a source's images must not change.
     """
     if source not in _fingerprints:
         each = math.prod(source.shape)
-        rows = evenly_spaced(source, len(source) if len(source) * each <= FINGERPRINTED else 1024)
+        rows = evenly_spaced(source, len(source) if len(source) * each <= MAX_FULLY_HASHED_BYTES else 1024)
         found, batch = hashlib.blake2b(digest_size=8), max(1, 2**24 // each)
         for start in range(0, len(rows), batch):
             found.update(source.read(rows[start : start + batch]).contiguous().numpy().data)
@@ -66,7 +83,7 @@ _fingerprints: WeakKeyDictionary[ImageSource, str] = WeakKeyDictionary()
 
 
 def identity(source: "ArraySource") -> dict[str, str | None]:
-    """All of a source that a result may depend on: images as by :func:`fingerprint`, labels, class names, groups."""
+    """Return digests of all that a result may depend on: images (:func:`fingerprint`), labels, class names, groups."""
     about: dict[str, str | None] = {"data": fingerprint(source), "labels": digest(source.labels.tobytes())}
     about["class_names"] = digest("\n".join(source.class_names).encode("utf-8", "surrogatepass"))
     about["groups"] = None if source.groups is None else digest(source.groups.tobytes())
@@ -74,23 +91,23 @@ def identity(source: "ArraySource") -> dict[str, str | None]:
 
 
 def digest(content: bytes) -> str:
-    """16 hexadecimal digits that tell contents apart."""
+    """Return a hash of 16 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 class ArraySource:
-    """An :class:`ImageSource` over one array; a ``numpy.memmap`` stays on disk until it is read.
+    """An :class:`ImageSource` of one array; a ``numpy.memmap`` stays on disk until it is read.
 
     Args:
         images: uint8 [N, H, W] or [N, C, H, W].
         labels: integers [N] in -1..K-1, where K is the number of class names.
         class_names: K names.
-        name: what error messages call this source.
-        groups: integers [N]; images of one number, such as those of one patient, are never divided between labels that
-            are learned from and labels that judge, on folds or in a test. None: each is its own.
+        name: of this source in error messages.
+        groups: integers [N], such as the patient of each image. A group is never divided between training and held-out
+            images, neither by folds nor by a test set. None: each image is a group of its own.
 
     Raises:
-        InputError: if types, lengths or labels do not fit together.
+        InputError: if images have another type or shape, or labels do not match images or class names.
     """
 
     def __init__(
@@ -134,7 +151,7 @@ class ArraySource:
 
     @property
     def num_labels(self) -> int:
-        """Images that have one."""
+        """Number of labelled images."""
         return int((self.labels != UNLABELLED).sum())
 
     def __len__(self) -> int:
@@ -143,43 +160,50 @@ class ArraySource:
     def read(self, indices: Indices) -> torch.Tensor:
         if isinstance(indices, torch.Tensor):
             indices = indices.numpy()
-        # A copy, since torch must not share memory with a read-only map.
+        # Copied, because torch must not share memory with a read-only memory map.
         return torch.from_numpy(np.array(self.images[indices]))
 
     def subset(self, indices: np.ndarray | slice) -> "ArraySource":
-        """The same classes, only these images."""
+        """Return a source of these rows, with the same classes."""
         groups = None if self.groups is None else self.groups[indices]
         return ArraySource(self.images[indices], self.labels[indices], self.class_names, self.name, groups)
 
     def first_k(self, k: int) -> "ArraySource":
-        """The first ``k`` images: the tutorial's ``FashionMNIST(first_k=1000)``."""
+        """Return the first ``k`` images, as the tutorial's ``FashionMNIST(first_k=1000)`` does.
+
+        Raises:
+            InputError: if there are fewer than ``k`` labels.
+        """
         return self.subset(slice(self.checked(k)))
 
     def balanced(self, k: int, seed: int) -> "ArraySource":
-        """``k`` labelled images drawn at random, each class as often as any other (to within one).
+        """Return ``k`` labelled images, drawn at random with equally many per class (to within one).
 
-        Classes with too few images give all they have, and the others make up for them.
+        Classes with too few images are drawn completely, and more images of the others are drawn instead.
+
+        Raises:
+            InputError: if there are fewer than ``k`` labels.
         """
         indices = balanced_indices(self.labels, self.checked(k), seed)
         return self.subset(indices)
 
-    def hiding_all_but(self, indices: np.ndarray) -> "ArraySource":
-        """All images, with the labels of these alone."""
+    def mask_labels(self, indices: np.ndarray) -> "ArraySource":
+        """Return all images, with the labels of these rows only."""
         labels = np.full(len(self), UNLABELLED)
         labels[indices] = self.labels[indices]
         return ArraySource(self.images, labels, self.class_names, self.name, self.groups)
 
     def checked(self, k: int) -> int:
-        """``k``, if there are so many labels.
+        """Return ``k`` unchanged if there are at least ``k`` labels.
 
         Raises:
-            InputError: if not.
+            InputError: if there are fewer, or ``k`` is below 1.
         """
         labelled = self.num_labels
         if not labelled:
             raise InputError(
-                f"{self.name}: no image has a label. Name some in a table's column label, or sort them into "
-                "subfolders by class; fewlabels suggest says which to label first."
+                f"{self.name}: no image has a label. Add labels in a table's column label, or sort images into "
+                "one subfolder per class; fewlabels suggest picks the images to label first."
             )
         if not 1 <= k <= labelled:
             raise InputError(f"labels {k}: {self.name} has {labelled} labelled images. Ask for 1 to {labelled}.")
@@ -187,7 +211,7 @@ class ArraySource:
 
 
 def balanced_indices(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Sorted positions of ``k`` labelled images, classes as equal as the data allows; by seed.
+    """Draw ``k`` labelled images with classes as equal as the data allow; return their rows, sorted.
 
     >>> labels = np.array([0, 0, 0, 1, 1, -1])
     >>> np.bincount(labels[balanced_indices(labels, 4, seed=0)])
@@ -195,9 +219,9 @@ def balanced_indices(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
     """
     order = torch.randperm(len(labels), generator=generator(seed, "balanced")).numpy()
     order = order[labels[order] != UNLABELLED]
-    # The n-th image of its class in this order: taking low n first deals the classes out in turn.
-    turn = np.empty(len(order), dtype=np.int64)
+    # Rank of each image within its class; the lowest ranks are taken first, from all classes alike.
+    rank = np.empty(len(order), dtype=np.int64)
     for cls in np.unique(labels[order]):
         of_class = labels[order] == cls
-        turn[of_class] = np.arange(of_class.sum())
-    return np.sort(order[np.argsort(turn, kind="stable")[:k]])
+        rank[of_class] = np.arange(of_class.sum())
+    return np.sort(order[np.argsort(rank, kind="stable")[:k]])

@@ -1,4 +1,4 @@
-"""Tables as columns of text: CSV and TSV, parquet, and datasets that Hugging Face's library has saved."""
+"""Read tables as columns of text: CSV, TSV, parquet, and data sets saved by Hugging Face's ``datasets``."""
 
 import csv
 import json
@@ -8,52 +8,54 @@ from typing import Any, NamedTuple
 from fewlabels._internal.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-TABLES = (*SEPARATORS, ".parquet")
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet's formulas begin with."""
+"""Column separator by file suffix."""
+TABLE_SUFFIXES = (*SEPARATORS, ".parquet")
+"""Suffixes of the files that :func:`read_table` reads."""
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of cells that a spreadsheet may run as a formula."""
 IMAGE_COLUMNS = ("image", "img", "bytes")
-"""That may hold image files themselves."""
-SPLITS_THERE = {"validation": "train", "valid": "train", "val": "train"}
-"""Hugging Face's names of splits that are ours by another."""
+"""Columns that may hold image files themselves."""
+SPLIT_ALIASES = {"validation": "train", "valid": "train", "val": "train"}
+"""Other names of our splits: names of validation splits in Hugging Face data sets and in folders."""
 
 
 class Columns(NamedTuple):
-    """What a table holds."""
+    """The content of a table."""
 
     cells: dict[str, list[str]]
-    """By the column's name in lower case; empty where a cell is."""
+    """Cells by the column's name in lower case; a missing cell is empty text."""
     contents: list[bytes] | None
-    """Of image files, where a column holds them."""
+    """Contents of the image files, if a column holds them."""
 
 
-def table_of(path: Path) -> Columns:
-    """Read a table.
+def read_table(path: Path) -> Columns:
+    """Read all columns of a table.
 
     Args:
-        path: a file with one of the suffixes ``TABLES``, or a folder written by ``datasets``' ``save_to_disk``.
+        path: a file with one of the suffixes ``TABLE_SUFFIXES``, or a folder written by ``datasets``' ``save_to_disk``.
 
     Raises:
-        InputError: if it is not whole, naming the row where one is at fault.
+        InputError: if the table is damaged; the message names the row if there is one.
     """
     suffix = path.suffix.lower()
     if suffix in SEPARATORS:
-        return Columns(_separated(path, SEPARATORS[suffix]), None)
-    return _of_arrow(_parquet(path) if suffix == ".parquet" else _saved_dataset(path))
+        return Columns(_read_csv(path, SEPARATORS[suffix]), None)
+    return _columns_from_arrow(_read_parquet(path) if suffix == ".parquet" else _read_saved_dataset(path))
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Whether a folder was written by ``datasets``' ``save_to_disk``."""
+    """Return whether a folder was written by ``datasets``' ``save_to_disk``."""
     saved = (path / "state.json").is_file() and any(path.glob("*.arrow"))
     return saved or (path / "dataset_dict.json").is_file()
 
 
-def _separated(file: Path, separator: str) -> dict[str, list[str]]:
-    """Columns of a CSV or TSV file, names in lower case."""
+def _read_csv(file: Path, separator: str) -> dict[str, list[str]]:
+    """Return the columns of a CSV or TSV file, with names in lower case."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             first = text.readline()
             if separator == "," and ";" in first and "," not in first:
-                separator = ";"  # as spreadsheets of many countries write it
+                separator = ";"  # spreadsheets write it in countries with a decimal comma
             text.seek(0)
             rows = list(csv.reader(text, delimiter=separator, strict=True))
     except UnicodeDecodeError:
@@ -62,24 +64,24 @@ def _separated(file: Path, separator: str) -> dict[str, list[str]]:
         raise InputError(f"{file}: not a whole table ({error}). Save it again.") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}).") from None
-    head = [name.strip().lower() for name in rows[0]] if rows else []
-    if len(set(head)) < len(head):
+    header = [name.strip().lower() for name in rows[0]] if rows else []
+    if len(set(header)) < len(header):
         raise InputError(f"{file}: two columns have the same name. Rename one.")
     while rows and not any(cell.strip() for cell in rows[-1]):
         rows.pop()
-    for place, row in enumerate(rows, 1):
-        if len(row) != len(head):
-            raise InputError(f"{file}, row {place}: {len(row)} cells, the head has {len(head)}. Fix the row.")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise InputError(f"{file}, row {number}: {len(row)} cells, the header has {len(header)}. Fix the row.")
     return {
-        name: [row[column].strip() if name == "path" else _meant(row[column].strip()) for row in rows[1:]]
-        for column, name in enumerate(head)
+        name: [row[column].strip() if name == "path" else _unescape_formula(row[column].strip()) for row in rows[1:]]
+        for column, name in enumerate(header)
     }
 
 
-def _meant(cell: str) -> str:
-    """Without the sign that our own tables put before what a spreadsheet would take for a formula; quotes are none."""
-    marked = cell.startswith("'") and not cell.endswith("'") and cell.lstrip("'")[:1] in FORMULAS
-    return cell[1:] if marked else cell
+def _unescape_formula(cell: str) -> str:
+    """Remove the apostrophe that ``escape_formula`` puts before a formula; a quoted cell stays unchanged."""
+    escaped = cell.startswith("'") and not cell.endswith("'") and cell.lstrip("'")[:1] in FORMULA_PREFIXES
+    return cell[1:] if escaped else cell
 
 
 def _pyarrow(path: Path) -> Any:
@@ -91,7 +93,7 @@ def _pyarrow(path: Path) -> Any:
     return pyarrow
 
 
-def _parquet(file: Path) -> Any:
+def _read_parquet(file: Path) -> Any:
     pyarrow = _pyarrow(file)
     try:
         return pyarrow.parquet.read_table(file)
@@ -99,8 +101,8 @@ def _parquet(file: Path) -> Any:
         raise InputError(f"{file}: not a whole parquet file. Write it again.") from None
 
 
-def _saved_dataset(folder: Path) -> Any:
-    """One table of all splits, with a column that names them."""
+def _read_saved_dataset(folder: Path) -> Any:
+    """Return one table of all splits, with a column ``split``."""
     pyarrow = _pyarrow(folder)
     try:
         if (folder / "dataset_dict.json").is_file():
@@ -114,7 +116,7 @@ def _saved_dataset(folder: Path) -> Any:
                 with pyarrow.OSFile(str(part / _plain_name(file["filename"]))) as content:
                     table = pyarrow.ipc.open_stream(content).read_all()
                 if split:
-                    names = pyarrow.array([SPLITS_THERE.get(split, split)] * len(table))
+                    names = pyarrow.array([SPLIT_ALIASES.get(split, split)] * len(table))
                     table = table.append_column("split", names)
                 tables.append(table)
         return pyarrow.concat_tables(tables)
@@ -124,11 +126,11 @@ def _saved_dataset(folder: Path) -> Any:
 
 def _plain_name(name: str) -> str:
     if Path(name).name != name:
-        raise ValueError(f"{name!r} leads elsewhere")
+        raise ValueError(f"{name!r} is not the name of a file in the folder")
     return name
 
 
-def _of_arrow(table: Any) -> Columns:
+def _columns_from_arrow(table: Any) -> Columns:
     cells = {name.lower(): table[name].to_pylist() for name in table.column_names}
     for name, classes in _class_names(table).items():
         known = dict(enumerate(classes))
@@ -147,7 +149,7 @@ def _of_arrow(table: Any) -> Columns:
 
 
 def _class_names(table: Any) -> dict[str, list[str]]:
-    """By column, the names of its numbers, where Hugging Face's library has noted them."""
+    """Return class names by column, for the columns of class numbers that Hugging Face's metadata describe."""
     try:
         features = json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {

@@ -1,4 +1,4 @@
-"""Processes that decode side by side; nothing here imports torch, so that they start fast."""
+"""Worker processes that decode images in parallel. This module does not import torch, so that they start fast."""
 
 import os
 from collections.abc import Iterator
@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
 
-from fewlabels._internal.environment import usable_cores
+from fewlabels._internal.environment import available_cores
 
 WORKERS_FROM = 2000
-"""Images from which several processes are worth their start."""
+"""Number of images from which worker processes are started; for fewer, their start takes too long. Not tuned."""
 
 
 @contextmanager
 def workers() -> Iterator[ProcessPoolExecutor]:
-    """As many processes as there are cores; what has not begun when the block ends is not done."""
-    # Spawned, as on Windows and macOS: a forked process would inherit torch's threads half alive.
-    pool = ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn"), initializer=_end_with_parent)
+    """Start one worker process per core; leaving the block cancels the jobs that have not begun."""
+    # Spawned, as on Windows and macOS: fork would copy torch's state without its threads.
+    pool = ProcessPoolExecutor(available_cores(), mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         yield pool
     finally:
@@ -25,7 +25,7 @@ def workers() -> Iterator[ProcessPoolExecutor]:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End this worker when its parent ends; if the parent is killed, the worker would wait for jobs for ever."""
     parent = parent_process()
     assert parent is not None  # this runs in a worker
 

@@ -1,1 +1,1 @@
-"""Export and the server."""
+"""Export a model to one file, or serve it over HTTP."""

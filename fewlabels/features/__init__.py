@@ -1,1 +1,1 @@
-"""Numbers that describe images without labels."""
+"""Features of images without labels, and simple classifiers on features."""

@@ -1,5 +1,6 @@
-"""What a backbone makes of images, a vector each, and whose vectors are near one another."""
+"""Embeddings of images by a backbone, and nearest neighbours by cosine similarity."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -10,84 +11,85 @@ import torch
 from fewlabels._internal.errors import InputError
 from fewlabels.backbones.classifier import Classifier
 from fewlabels.backbones.inference import outputs
-from fewlabels.data.form import Preparation
-from fewlabels.data.images import Images, image_batches
+from fewlabels.data.images import ImageBatch, image_batches
+from fewlabels.data.preprocessing import Preprocessing
 
 EXACT_UP_TO = 100_000
-"""Images that are all compared with all; of more, neighbours are found along a graph, which misses a few."""
-LINKS = 32
-"""Of an image in the graph."""
-LOOKED_AT = 64
-"""Images of the graph that are held for nearest while it is searched."""
-BLOCK = 2**24
-"""Similarities that are computed at a time."""
+"""Images up to which all pairs are compared; with more, an HNSW graph finds nearly all neighbours."""
+HNSW_LINKS = 32
+"""Links per image in the HNSW graph; faiss calls it M. Not tuned."""
+HNSW_SEARCH_WIDTH = 64
+"""Candidates during a search of the HNSW graph; faiss calls it efSearch. Not tuned."""
+SIMILARITIES_PER_BLOCK = 2**24
+"""Similarities that are computed at a time; limits memory."""
 
 
-class Embedded(NamedTuple):
-    """What a backbone makes of the images of a path."""
+class Embeddings(NamedTuple):
+    """Embeddings of the images of a path."""
 
     names: list[str]
-    """Of those that could be read."""
+    """Names of the images that could be read."""
     vectors: np.ndarray
-    """float32 [N, F], one for each name."""
+    """float32 [N, F], in the order of ``names``."""
     problems: dict[str, str]
-    """What is wrong with the others, by name."""
+    """Why other images could not be read, by name."""
 
 
-def embedded_batch(model: Classifier, images: Images) -> np.ndarray:
-    """The backbone's features of the images of a batch that could be read: float32 [B, F]."""
+def embed_batch(model: Classifier, images: ImageBatch) -> np.ndarray:
+    """Compute features of the images of a batch that could be read: float32 [B, F]."""
     if not images.read:
         return np.empty((0, model.backbone.num_features), np.float32)
     return outputs(model.backbone, images.source())
 
 
-def embedded(model: Classifier, path: Path, preparation: Preparation) -> Embedded:
-    """All images of a path.
+def embed_images(model: Classifier, path: Path, preprocessing: Preprocessing, roots: Sequence[Path] = ()) -> Embeddings:
+    """Compute embeddings of all images of a path.
 
     Args:
-        model: whose backbone.
-        path: an image, a folder, a table or arrays.
-        preparation: the model's.
+        model: the classifier whose backbone is used.
+        path: an image, a folder, a table or an array file.
+        preprocessing: of the model.
+        roots: folders, beside the table's own, that a table's paths may lie in.
 
     Raises:
-        InputError: if nothing there is an image.
+        InputError: if there is no image.
     """
     names, parts, problems = [], [], {}
-    for batch in image_batches(path, preparation):
-        names += [batch.names[place] for place in batch.read]
-        parts.append(embedded_batch(model, batch))
-        problems.update({batch.names[place]: line for place, line in batch.wrong.items()})
-    return Embedded(names, np.concatenate(parts), problems)
+    for batch in image_batches(path, preprocessing, roots):
+        names += [batch.names[index] for index in batch.read]
+        parts.append(embed_batch(model, batch))
+        problems.update({batch.names[index]: line for index, line in batch.wrong.items()})
+    return Embeddings(names, np.concatenate(parts), problems)
 
 
 class Neighbours(NamedTuple):
-    """The nearest first."""
+    """Nearest neighbours of each query, the nearest first."""
 
     rows: np.ndarray
-    """int64 [Q, K]; -1 where none was found."""
+    """int64 [Q, K], rows of the neighbours; -1 if the search found fewer than K."""
     similarity: np.ndarray
-    """float32 [Q, K]: the cosine, in -1..1."""
+    """float32 [Q, K], cosine similarity in [-1, 1]."""
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, number: int) -> Neighbours:
-    """Of each query the vectors with the largest cosine, all compared.
+    """Find the vectors with the largest cosine similarity to each query by comparing all pairs.
 
     Args:
         queries: float32 [Q, F].
         vectors: float32 [N, F].
-        number: K; of fewer vectors all are given.
+        number: K; if N is smaller, all vectors are returned.
     """
-    theirs = torch.from_numpy(_directions(vectors)).T
-    ours = torch.from_numpy(_directions(queries))
-    found = [torch.topk(part @ theirs, min(number, len(vectors))) for part in ours.split(max(1, BLOCK // len(vectors)))]
+    targets = torch.from_numpy(_unit_vectors(vectors)).T
+    blocks = torch.from_numpy(_unit_vectors(queries)).split(max(1, SIMILARITIES_PER_BLOCK // len(vectors)))
+    found = [torch.topk(block @ targets, min(number, len(vectors))) for block in blocks]
     similarity, rows = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
     return Neighbours(rows, similarity)
 
 
 def neighbours(vectors: np.ndarray, number: int) -> Neighbours:
-    """Of each vector the nearest others, by cosine.
+    """Find the nearest other vectors of each vector, by cosine similarity.
 
-    Of more than ``EXACT_UP_TO``, along a graph of small worlds (Malkov & Yashunin 2018), by faiss.
+    For more than ``EXACT_UP_TO`` vectors, the search is approximate: an HNSW graph (Malkov & Yashunin 2018) of faiss.
 
     Args:
         vectors: float32 [N, F].
@@ -102,28 +104,28 @@ def neighbours(vectors: np.ndarray, number: int) -> Neighbours:
         refuse_without_faiss(len(vectors))
         import faiss
 
-        directions = _directions(vectors)
-        index = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efSearch = LOOKED_AT
-        index.add(directions)
-        similarity, rows = index.search(directions, number + 1)
+        units = _unit_vectors(vectors)
+        index = faiss.IndexHNSWFlat(vectors.shape[1], HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efSearch = HNSW_SEARCH_WIDTH
+        index.add(units)
+        similarity, rows = index.search(units, number + 1)
     others = rows != np.arange(len(rows))[:, None]
-    others &= others.cumsum(axis=1) <= number  # among equals it is not always itself that comes first
+    others &= others.cumsum(axis=1) <= number  # with equal vectors, the first neighbour need not be the vector itself
     return Neighbours(rows[others].reshape(-1, number).astype(np.int64), similarity[others].reshape(-1, number))
 
 
 def refuse_without_faiss(number: int) -> None:
-    """To be asked before the work begins.
+    """Refuse a number of images that needs faiss if faiss is not installed.
 
     Raises:
-        InputError: if so many images need faiss, and it is not installed.
+        InputError: naming the package to install.
     """
     if number > EXACT_UP_TO and find_spec("faiss") is None:
         line = f"{number:,} images: to compare more than {EXACT_UP_TO:,}, faiss is needed."
         raise InputError(f"{line} Run: pip install 'fewlabels[search]'")
 
 
-def _directions(vectors: np.ndarray) -> np.ndarray:
-    """Of length 1; zeros stay."""
-    directions: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return directions
+def _unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Each row of [N, F] divided by its length; rows of zeros do not change."""
+    units: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return units

@@ -1,4 +1,4 @@
-"""Features that no training made: histograms of oriented gradients, and the pixels themselves."""
+"""Features without training: histograms of oriented gradients (HOG), and downscaled pixels."""
 
 import math
 
@@ -10,32 +10,36 @@ from torch.nn import functional as F
 from fewlabels.data.source import ImageSource
 
 ORIENTATIONS = 9
-GRIDS = (7, 4)
-"""Cells along each side."""
-GRID_WEIGHTS = (1.0, 0.5)
-PIXELS = 14
-"""The image is also taken as it is, at this size."""
-PIXELS_WEIGHT = 0.7
-CLIP = 0.2
-SMALL = 0.1
-"""Length of a block's gradients below which it counts as plain."""
-PIXELS_AT_ONCE = 4096 * 28 * 28
-"""Of images that are looked at together."""
+"""Orientation bins over 180 degrees (Dalal & Triggs 2005)."""
+CELL_GRIDS = (7, 4)
+"""Cells along each side, for two histograms. Not tuned."""
+CELL_GRID_WEIGHTS = (1.0, 0.5)
+"""Weights of the two histograms in the feature vector. Not tuned."""
+PIXEL_GRID = 14
+"""Height and width of the downscaled image. Not tuned."""
+PIXEL_WEIGHT = 0.7
+"""Weight of the downscaled image in the feature vector. Not tuned."""
+MAX_BLOCK_VALUE = 0.2
+"""Clipping value of normalised blocks (Dalal & Triggs 2005; Lowe 2004)."""
+MIN_BLOCK_NORM = 0.1
+"""Norm of a block's gradients below which the block stays small after normalisation. Not tuned."""
+PIXELS_PER_BATCH = 4096 * 28 * 28
+"""Pixels of a batch; limits memory."""
 
 
 def num_features(channels: int) -> int:
-    """F of :func:`gradient_features`."""
-    return 4 * ORIENTATIONS * sum((grid - 1) ** 2 for grid in GRIDS) + channels * PIXELS**2
+    """Length F of the vectors of :func:`gradient_features`."""
+    return 4 * ORIENTATIONS * sum((grid - 1) ** 2 for grid in CELL_GRIDS) + channels * PIXEL_GRID**2
 
 
 def gradient_features(source: ImageSource) -> np.ndarray:
-    """Float32 [N, F] of length 1: a function of each image alone.
+    """Compute HOG features and downscaled pixels of each image: float32 [N, F] of length 1.
 
-    Histograms of oriented gradients (Dalal & Triggs 2005, section 6): square-rooted pixels, centred differences of the
-    channel that differs most, votes shared between neighbouring orientations, blocks of 2x2 cells brought to length 1
-    and clipped. Here at two sizes of cells, beside the blurred pixels.
+    Histograms follow Dalal & Triggs 2005 (section 6). Pixels are square-rooted, and gradients are centred differences
+    of the channel with the largest one. A gradient is divided between the two nearest orientations. Blocks of 2x2
+    cells are normalised to length 1 and clipped. Histograms with two cell sizes and downscaled pixels are concatenated.
     """
-    batch = max(1, PIXELS_AT_ONCE // math.prod(source.shape[1:]))
+    batch = max(1, PIXELS_PER_BATCH // math.prod(source.shape[1:]))
     features = np.empty((len(source), num_features(source.shape[0])), np.float32)
     for start in range(0, len(source), batch):
         features[start : start + batch] = _features(source.read(slice(start, start + batch)).float() / 255).numpy()
@@ -46,36 +50,36 @@ def _features(images: Tensor) -> Tensor:
     votes = orientation_votes(images.sqrt())
     blocks = [
         weight * F.normalize(_blocks(F.adaptive_avg_pool2d(votes, grid)), dim=1)
-        for grid, weight in zip(GRIDS, GRID_WEIGHTS, strict=True)
+        for grid, weight in zip(CELL_GRIDS, CELL_GRID_WEIGHTS, strict=True)
     ]
-    pixels = F.normalize(F.adaptive_avg_pool2d(images, PIXELS).flatten(1), dim=1)
-    return F.normalize(torch.cat([*blocks, PIXELS_WEIGHT * pixels], dim=1), dim=1)
+    pixels = F.normalize(F.adaptive_avg_pool2d(images, PIXEL_GRID).flatten(1), dim=1)
+    return F.normalize(torch.cat([*blocks, PIXEL_WEIGHT * pixels], dim=1), dim=1)
 
 
 def orientation_votes(images: Tensor) -> Tensor:
-    """How strongly the image changes at each pixel, by direction.
+    """Compute the gradient magnitude of each pixel, by orientation bin.
 
     Args:
         images: float [B, C, H, W].
 
     Returns:
-        Float [B, ORIENTATIONS, H, W]; the first is of changes along a row, and the turn goes on by 180 degrees.
+        Float [B, ORIENTATIONS, H, W]. The first bin is of gradients along a row; bins cover 180 degrees.
     """
     right, down = torch.zeros_like(images), torch.zeros_like(images)
     right[..., 1:-1] = images[..., 2:] - images[..., :-2]
     down[..., 1:-1, :] = images[..., 2:, :] - images[..., :-2, :]
     strength, channel = torch.hypot(right, down).max(dim=1, keepdim=True)
     right, down = right.gather(1, channel), down.gather(1, channel)
-    place = torch.atan2(down, right).remainder(torch.pi) / torch.pi * ORIENTATIONS
+    position = torch.atan2(down, right).remainder(torch.pi) / torch.pi * ORIENTATIONS
     bins = torch.arange(ORIENTATIONS, device=images.device)[:, None, None]
-    apart = (place - bins).abs()
-    return strength * (1 - torch.minimum(apart, ORIENTATIONS - apart)).clamp(min=0)
+    distance = (position - bins).abs()
+    return strength * (1 - torch.minimum(distance, ORIENTATIONS - distance)).clamp(min=0)
 
 
 def _blocks(cells: Tensor) -> Tensor:
-    """Overlapping blocks of 2x2 cells, each of length 1 at most: [B, O, G, G] to [B, 4 * O * (G - 1)^2]."""
+    """Normalised, clipped, overlapping blocks of 2x2 cells: [B, O, G, G] to [B, 4 * O * (G - 1)^2]."""
     grid = cells.shape[2] - 1
     corners = [cells[:, :, top : top + grid, left : left + grid] for top in (0, 1) for left in (0, 1)]
     blocks = torch.cat(corners, dim=1)
-    length = (blocks.square().sum(dim=1, keepdim=True) + SMALL**2 / 16).sqrt()
-    return (blocks / length).clamp(max=CLIP).flatten(1)
+    length = (blocks.square().sum(dim=1, keepdim=True) + MIN_BLOCK_NORM**2 / 16).sqrt()
+    return (blocks / length).clamp(max=MAX_BLOCK_VALUE).flatten(1)

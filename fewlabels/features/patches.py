@@ -1,4 +1,4 @@
-"""Features that no label made: where in an image something resembles patches of the images themselves."""
+"""Unsupervised features: similarity of regions of an image to random patches of the images."""
 
 import math
 from collections.abc import Iterator
@@ -11,107 +11,110 @@ from torch.nn import functional as F
 
 from fewlabels.data.source import ImageSource, evenly_spaced
 
-SIDE = 32
-"""Larger images are shrunk to it."""
-PATCH = 6
-"""Height and width in pixels."""
-NUMBER = 128
-"""Of patches that images are compared with."""
-GRID = 4
-"""Cells along each side."""
-ALIKE = 0.4
-"""Cosine from which a place counts as similar."""
-CONTRAST = 0.02
-"""Variance that is added to a patch's, so that noise in plain places stays small."""
-PLAIN = 0.05
-"""Standard deviation up to which a patch is not one to compare with."""
-WHITE = 0.1
-"""What is added to the variance of each direction that is brought to 1."""
-IMAGES, FROM_EACH = 3000, 20
-"""Of which patches are taken, and how many from each."""
-READ_AT_ONCE = 2**22
-"""Numbers of the images that are read together."""
-AT_ONCE = 16 * 28 * 28
-"""Places that a core looks at together: more do not fit in its cache."""
-CORES = 8
-"""At most so many, since their memory adds up."""
-NUM_FEATURES = NUMBER * GRID**2
+MAX_SIDE = 32
+"""Height and width above which images are downscaled. Not tuned."""
+PATCH_SIZE = 6
+"""Height and width of a patch in pixels. Not tuned."""
+NUM_PATCHES = 128
+"""Patches that images are compared with (dev/trials.md)."""
+CELLS_PER_SIDE = 4
+"""Cells along each side over which similarities are averaged. Not tuned."""
+MIN_SIMILARITY = 0.4
+"""Cosine similarity that is subtracted; positions with less similarity count as 0. Not tuned."""
+CONTRAST_OFFSET = 0.02
+"""Value added to the variance of a patch, so that noise in plain regions stays small. Not tuned."""
+MAX_PLAIN_STD = 0.05
+"""Standard deviation up to which a patch counts as plain and is left out. Not tuned."""
+WHITENING_OFFSET = 0.1
+"""Value added to the variance of each principal direction in whitening. Not tuned."""
+PATCH_IMAGES, PATCHES_PER_IMAGE = 3000, 20
+"""Images that patches are sampled from, and patches per image. Not tuned."""
+VALUES_PER_READ = 2**22
+"""Pixel values of the images that are read at a time; limits memory."""
+POSITIONS_PER_CORE = 16 * 28 * 28
+"""Positions that a core computes at a time: more do not fit into its cache."""
+MAX_CORES = 8
+"""Cores that compute at the same time, at most; limits memory."""
+NUM_FEATURES = NUM_PATCHES * CELLS_PER_SIDE**2
+"""Length of a feature vector."""
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Those that images are compared with, once whitened (Coates, Lee & Ng 2011, section 3; random ones serve as well).
+    """Random whitened patches that images are compared with (Coates, Lee & Ng 2011, section 3).
 
-    In kernels: Thiry et al. 2021, section 2.
+    For random patches as kernel features see Thiry et al. 2021, section 2.
     """
 
     mean: Tensor
-    """float [Q] of patches of variance 1, Q = C * PATCH^2."""
+    """float [Q], mean of normalised patches; Q = C * PATCH_SIZE^2."""
     whiten: Tensor
-    """float [Q, Q]."""
-    shown: Tensor
-    """float [NUMBER, Q], whitened, of length 1."""
+    """float [Q, Q], whitening matrix."""
+    filters: Tensor
+    """float [NUM_PATCHES, Q], the whitened patches, of length 1."""
 
     @classmethod
     def of(cls, source: ImageSource) -> "Patches":
-        """Patches at random places of some images; always the same of the same images."""
+        """Sample patches at random positions of some images; the result depends on the images alone."""
         rng = np.random.default_rng(0)
         some = []
-        for images in _shrunk(source, evenly_spaced(source, IMAGES)):
-            windows = _padded(images).unfold(2, PATCH, 1).unfold(3, PATCH, 1).movedim(1, 3)  # [B, down, right, C, 6, 6]
-            size = (len(images), FROM_EACH)
-            down, right = (torch.from_numpy(rng.integers(places, size=size)) for places in windows.shape[1:3])
+        for images in _downscaled_batches(source, evenly_spaced(source, PATCH_IMAGES)):
+            windows = _padded(images).unfold(2, PATCH_SIZE, 1).unfold(3, PATCH_SIZE, 1)
+            windows = windows.movedim(1, 3)  # [B, down, right, C, 6, 6]
+            size = (len(images), PATCHES_PER_IMAGE)
+            down, right = (torch.from_numpy(rng.integers(positions, size=size)) for positions in windows.shape[1:3])
             some.append(windows[torch.arange(len(images))[:, None], down, right].flatten(2).flatten(0, 1))
         patches = torch.cat(some)
-        textured = patches[patches.std(dim=1) > PLAIN]
-        patches = textured if len(textured) >= NUMBER else patches
+        textured = patches[patches.std(dim=1) > MAX_PLAIN_STD]
+        patches = textured if len(textured) >= NUM_PATCHES else patches
         patches = patches - patches.mean(dim=1, keepdim=True)
-        patches = patches / (patches.square().mean(dim=1, keepdim=True) + CONTRAST).sqrt()
+        patches = patches / (patches.square().mean(dim=1, keepdim=True) + CONTRAST_OFFSET).sqrt()
         mean = patches.mean(dim=0)
         variances, directions = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
-        whiten = directions / (variances.clamp(min=0) + WHITE).sqrt() @ directions.T
-        chosen = torch.from_numpy(rng.choice(len(patches), NUMBER, replace=len(patches) < NUMBER))
+        whiten = directions / (variances.clamp(min=0) + WHITENING_OFFSET).sqrt() @ directions.T
+        chosen = torch.from_numpy(rng.choice(len(patches), NUM_PATCHES, replace=len(patches) < NUM_PATCHES))
         return cls(mean, whiten, F.normalize((patches[chosen] - mean) @ whiten, dim=1))
 
     def features(self, source: ImageSource) -> np.ndarray:
-        """Square roots of how similar each cell of an image is to each patch.
+        """Compute the square root of the similarity of each cell of an image to each patch: float32 [N, NUM_FEATURES].
 
-        Float32 [N, NUM_FEATURES], of length 1, or of 0 where nothing is similar.
+        Vectors have length 1, or 0 if nothing is similar.
         """
         features, done = np.empty((len(source), NUM_FEATURES), np.float32), 0
-        for images in _shrunk(source, np.arange(len(source))):
-            for part in images.split(max(1, AT_ONCE * min(CORES, torch.get_num_threads()) // images[0, 0].numel())):
-                cells = F.adaptive_avg_pool2d(self._similar(part), GRID).flatten(1)
+        for images in _downscaled_batches(source, np.arange(len(source))):
+            positions = POSITIONS_PER_CORE * min(MAX_CORES, torch.get_num_threads())
+            for part in images.split(max(1, positions // images[0, 0].numel())):
+                cells = F.adaptive_avg_pool2d(self._similar(part), CELLS_PER_SIDE).flatten(1)
                 features[done : done + len(part)] = F.normalize(cells.sqrt(), dim=1).numpy()
                 done += len(part)
         return features
 
     def _similar(self, images: Tensor) -> Tensor:
-        """By how much the cosine is above ``ALIKE``: float [B, C, H, W] to [B, NUMBER, H + 1, W + 1]."""
+        """Cosine similarity above ``MIN_SIMILARITY``: float [B, C, H, W] to [B, NUM_PATCHES, H + 1, W + 1]."""
         channels, size = images.shape[1], len(self.mean)
         padded = _padded(images)
-        average = torch.full((1, channels, PATCH, PATCH), 1 / size)
-        # All is linear in the pixels but two lengths, by which it is divided: of the patch, and of the whitened one.
-        linear = self.whiten - self.whiten.mean(dim=0)  # takes a patch's own mean from it first
-        kernels = [of.reshape(-1, channels, PATCH, PATCH) for of in (linear.T, self.shown @ linear.T)]
+        average = torch.full((1, channels, PATCH_SIZE, PATCH_SIZE), 1 / size)
+        # All is linear in the pixels but two divisors: the lengths of the patch and of the whitened patch.
+        linear = self.whiten - self.whiten.mean(dim=0)  # also subtracts the patch's own mean
+        kernels = [of.reshape(-1, channels, PATCH_SIZE, PATCH_SIZE) for of in (linear.T, self.filters @ linear.T)]
         variance = F.conv2d(padded.square(), average) - F.conv2d(padded, average).square()
-        contrast = (variance.clamp(min=0) + CONTRAST).sqrt()
-        off = self.mean @ self.whiten
-        white = F.conv2d(padded, kernels[0]) - contrast * off[:, None, None]
+        contrast = (variance.clamp(min=0) + CONTRAST_OFFSET).sqrt()
+        offset = self.mean @ self.whiten
+        white = F.conv2d(padded, kernels[0]) - contrast * offset[:, None, None]
         length = white.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
         similar = F.conv2d(padded, kernels[1])
-        similar.addcmul_(contrast, (self.shown @ off)[:, None, None], value=-1)
-        return similar.sub_(ALIKE * length).clamp_(min=0).div_(length)
+        similar.addcmul_(contrast, (self.filters @ offset)[:, None, None], value=-1)
+        return similar.sub_(MIN_SIMILARITY * length).clamp_(min=0).div_(length)
 
 
-def _shrunk(source: ImageSource, rows: np.ndarray) -> Iterator[Tensor]:
-    """Images float [B, C, H, W] in [0, 1], H and W at most ``SIDE``, a batch at a time."""
-    height, width = (min(SIDE, side) for side in source.shape[1:])
-    batch = max(1, READ_AT_ONCE // math.prod(source.shape))
+def _downscaled_batches(source: ImageSource, rows: np.ndarray) -> Iterator[Tensor]:
+    """Yield batches of images, float [B, C, H, W] in [0, 1], with H and W of at most ``MAX_SIDE``."""
+    height, width = (min(MAX_SIDE, side) for side in source.shape[1:])
+    batch = max(1, VALUES_PER_READ // math.prod(source.shape))
     for start in range(0, len(rows), batch):
         images = source.read(rows[start : start + batch]).float() / 255
         yield images if images.shape[2:] == (height, width) else F.adaptive_avg_pool2d(images, (height, width))
 
 
 def _padded(images: Tensor) -> Tensor:
-    return F.pad(images, (PATCH // 2,) * 4)
+    return F.pad(images, (PATCH_SIZE // 2,) * 4)

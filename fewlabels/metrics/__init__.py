@@ -1,1 +1,1 @@
-"""Figures of predictions, and paired tests."""
+"""Classification metrics, and statistical tests of paired runs."""

@@ -1,4 +1,4 @@
-"""Figures of predictions: macro-F1, accuracy, calibration error, the classification report."""
+"""Metrics of predictions: macro-F1, accuracy, expected calibration error, classification report."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from sklearn.metrics import classification_report
 
-from fewlabels._internal.errors import printable
+from fewlabels._internal.errors import sanitize
 from fewlabels.data.source import ImageSource
 
-BINS = 15
+CALIBRATION_BINS = 15
+"""Bins of the expected calibration error, as in Guo et al. 2017."""
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax over classes: [N, K] to float32 [N, K], rows summing to 1."""
+    """Softmax of logits over classes: [N, K] to float32 [N, K], with rows that sum to 1."""
     return torch.from_numpy(logits).softmax(dim=1).numpy()
 
 
@@ -28,15 +29,15 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     >>> calibration_error(np.array([[0.8, 0.2]] * 5), np.array([0, 0, 0, 0, 1]))
     0.0
     """
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = [abs((right[place == b]).sum() - confidence[place == b].sum()) for b in range(BINS)]
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = [abs((correct[bins == b]).sum() - confidence[bins == b].sum()) for b in range(CALIBRATION_BINS)]
     return round(float(sum(gaps) / len(labels)), 12)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one reading of the test labels gives."""
+    """Metrics of a classifier on test images."""
 
     macro_f1: float
     accuracy: float
@@ -45,13 +46,13 @@ class Evaluation:
     text: str
     """scikit-learn's classification report as text."""
     predictions: np.ndarray
-    """int64 [N]."""
+    """int64 [N], the predicted classes."""
     calibration_error: float
-    """As :func:`calibration_error`."""
+    """See :func:`calibration_error`."""
 
 
 def evaluate(logits: np.ndarray, test: ImageSource) -> Evaluation:
-    """Compare a classifier's logits, float [N, K], with the test labels. To be called once for a finished model."""
+    """Evaluate a classifier's logits, float [N, K], on test labels; call it once, for the final model."""
     predictions = logits.argmax(axis=1)
     names = list(test.class_names)
     options: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "digits": 4, "zero_division": 0}
@@ -60,9 +61,7 @@ def evaluate(logits: np.ndarray, test: ImageSource) -> Evaluation:
         macro_f1=per_class["macro avg"]["f1-score"],
         accuracy=float((test.labels == predictions).mean()),
         per_class=per_class,
-        text=classification_report(
-            test.labels, predictions, **{**options, "target_names": list(map(printable, names))}
-        ),
+        text=classification_report(test.labels, predictions, **{**options, "target_names": list(map(sanitize, names))}),
         predictions=predictions,
         calibration_error=calibration_error(probabilities(logits), test.labels),
     )

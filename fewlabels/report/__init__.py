@@ -1,1 +1,1 @@
-"""Reports drawn from a result's JSON alone; nothing here imports torch."""
+"""Reports, made from JSON results alone; no module of this package imports torch."""

@@ -1,4 +1,4 @@
-"""The tutorial's report: one self-contained HTML file and its parts as files beside it."""
+"""The tutorial's report: one self-contained HTML file, and its figures and tables as separate files."""
 
 import base64
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from fewlabels._internal.files import write_bytes
 from fewlabels.report import figures
 from fewlabels.report.page import templates
 
-PLOT_OPTIONS = {"responsive": True, "displaylogo": False}
+PLOTLY_CONFIG = {"responsive": True, "displaylogo": False}
 
 
 def write_report(result: dict[str, Any], folder: Path) -> Path:
-    """Write every picture and table of a result into the folder, and ``report.html``, which holds them all.
+    """Write ``report.html`` into a folder, and each of its figures and tables as a file; return the report's path.
 
     Raises:
         InputError: if the folder cannot be written.
@@ -59,12 +59,12 @@ def _pictures(result: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def _div(figure: go.Figure, name: str) -> Markup:
-    html = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=PLOT_OPTIONS)
+    html = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=PLOTLY_CONFIG)
     return Markup(html)
 
 
 def _page(title: str, figure: go.Figure) -> str:
-    """A figure alone, as a page that needs no network."""
+    """An HTML page with one figure, which loads nothing from the network."""
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
         f"<script>{get_plotlyjs()}</script><h1>{escape(title)}</h1>{_div(figure, 'figure')}</html>"

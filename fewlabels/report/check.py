@@ -1,4 +1,4 @@
-"""What ``check`` has found, as one self-contained HTML file, from the JSON file that it leaves."""
+"""Report of ``check``: one self-contained HTML file, from the JSON file that ``check`` writes."""
 
 import json
 from pathlib import Path
@@ -7,82 +7,85 @@ from typing import Any, NamedTuple
 from fewlabels._internal.files import write_bytes
 from fewlabels.report.page import page, refusing_damage
 
-FIRST = 24
-"""Findings of a kind, and classes, that are open from the start."""
-MOST = 60
-"""Findings of a kind; the others are in the JSON file alone."""
-SIZES = 8
-"""Kinds of images, of the commonest sizes, formats and so on."""
+PREVIEW = 24
+"""Findings of a section, and classes, that are visible before a click. Not tuned."""
+MAX_FINDINGS = 60
+"""Findings of a section; further ones are in the JSON file only. By file size."""
+MAX_ROWS = 8
+"""Rows in each list of the most frequent sizes, formats, channels and bit depths."""
 
 
-class Words(NamedTuple):
-    """What is said of a kind of findings."""
+class Section(NamedTuple):
+    """A section of the report, for one or more kinds of findings."""
 
     kinds: tuple[str, ...]
-    """As the JSON file has them."""
+    """Kinds as in the JSON file."""
     id: str
+    """HTML id."""
     title: str
     lead: str
+    """The explanation below the title."""
 
 
 SECTIONS = (
-    Words(
+    Section(
         ("corrupt", "channels"),
         "unreadable",
         "Files that cannot be used",
-        "They hold no whole image, or one with other channels than the rest. Training goes without them.",
+        "They cannot be decoded, or have other channels than the other images. Training leaves them out.",
     ),
-    Words(
+    Section(
         ("constant",),
         "constant",
-        "Images without a content",
-        "All their pixels are alike: nothing can be learned from them.",
+        "Blank images",
+        "All pixels of the image are equal, so that it contains no information.",
     ),
-    Words(
+    Section(
         ("conflict",),
         "conflicts",
         "Copies with different labels",
-        "The same pixels under several classes: at most one label can be right.",
+        "Equal pixels with different labels: at most one label can be correct.",
     ),
-    Words(
+    Section(
         ("leak",),
         "leaks",
-        "Test images among those for training",
-        "What a network gets right there, it may have learned by heart: the test would look better than it is.",
+        "Test images among the training images",
+        "A network can memorise these images, so that its test score is too high.",
     ),
-    Words(
-        ("doubtful label",),
-        "doubts",
-        "Labels worth a second look",
-        "A classifier that has learned from the other labels alone contradicts these, the most doubtful first. "
-        "A suggestion, not a correction.",
+    Section(
+        ("label issue",),
+        "label-issues",
+        "Possible label issues",
+        "A classifier trained on the other labels predicts another class. The most likely issues come first. "
+        "Check each one: the classifier may be wrong.",
     ),
-    Words(
+    Section(
         ("duplicate",),
         "duplicates",
-        "Images that are there more than once",
-        "The same pixels, whatever the name and the format. The second of each pair is the one to keep.",
+        "Duplicates",
+        "Equal pixels, whatever the file name and format. The second image of each pair is the one to keep.",
     ),
-    Words(
+    Section(
         ("near-duplicate",),
-        "near",
+        "near-duplicates",
         "Near-duplicates",
-        "One picture, saved again, made lighter, resized or shifted by a pixel. Keep them on one side of a test.",
+        "The same picture compressed again, made lighter, resized or shifted by a pixel. "
+        "Put all copies into training or all into the test.",
     ),
-    Words(
-        ("foreign",),
-        "foreign",
-        "Images unlike all others",
-        "Screenshots and drawings that slipped in, or rare but right: nothing is left out for it.",
+    Section(
+        ("outlier",),
+        "outliers",
+        "Outliers",
+        "Images unlike all others: screenshots, drawings, or rare but correct images. None is left out.",
     ),
 )
 
 
 def write_check_report(folder: Path) -> Path:
-    """Write ``check.html`` into a folder, from its ``check.json``.
+    """Write ``check.html`` from the ``check.json`` of a folder; return the path of the report.
 
     Raises:
-        InputError: if that is missing or damaged, or the folder cannot be written.
+        InputError: if ``check.json`` is missing or damaged, or the folder cannot be written.
     """
     file = folder / "check.json"
     with refusing_damage(file, "Name the folder of a check.", "Check the images again."):
@@ -93,20 +96,22 @@ def write_check_report(folder: Path) -> Path:
 
 
 def _context(result: dict[str, Any]) -> dict[str, Any]:
-    findings, thumbs = result["findings"], result["thumbs"]
+    """Variables of the template, from ``check.json``."""
+    findings, thumbnails = result["findings"], result["thumbs"]
     sections = []
-    for words in SECTIONS:
-        of_kind = [finding for finding in findings if finding["kind"] in words.kinds]
+    for section in SECTIONS:
+        of_kind = [finding for finding in findings if finding["kind"] in section.kinds]
         if of_kind:
-            shown = [{**each, "thumbs": _pictures(each, thumbs)} for each in of_kind[:MOST]]
-            sections.append({"words": words, "number": len(of_kind), "shown": shown})
-    wrong = {finding["image"] for finding in findings} - {""}
+            shown = [{**each, "thumbnails": _thumbnails(each, thumbnails)} for each in of_kind[:MAX_FINDINGS]]
+            sections.append({"about": section, "number": len(of_kind), "shown": shown})
+    affected = {finding["image"] for finding in findings} - {""}
+    total = f"{result['counts']['images']:,} images"
     most = max(result["classes"].values(), default=0)
     about_classes = [each for each in findings if each["kind"] in ("few labels", "imbalance")]
     scarce = {finding["label"] for finding in about_classes}
     return {
         "result": result,
-        "headline": f"{len(wrong):,} of {result['counts']['images']:,} images need a look" if wrong else "All is well",
+        "headline": f"{len(affected):,} of {total} need attention" if affected else "No problem found in the images",
         "sections": sections,
         "classes": [
             (name, number, f"{100 * number / max(most, 1):.2f}%", name in scarce)
@@ -114,28 +119,28 @@ def _context(result: dict[str, Any]) -> dict[str, Any]:
         ],
         "about_classes": about_classes,
         "kinds": [
-            (title, list(result[key].items())[:SIZES], len(result[key]) - SIZES)
+            (title, list(result[key].items())[:MAX_ROWS], len(result[key]) - MAX_ROWS)
             for title, key in (("Size", "sizes"), ("Format", "formats"), ("Channels", "channels"), ("Bits", "bits"))
         ],
         "facts": _facts(result["counts"], len(result["classes"])),
         "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
-        "first": FIRST,
+        "preview": PREVIEW,
     }
 
 
-def _pictures(finding: dict[str, Any], thumbs: dict[str, str]) -> list[str]:
-    """Addresses of the image and of what it is a copy of, where there are thumbnails."""
-    names = [name for name in (finding["image"], finding["other"]) if name in thumbs]
-    return ["data:image/webp;base64," + thumbs[name] for name in names]
+def _thumbnails(finding: dict[str, Any], thumbnails: dict[str, str]) -> list[str]:
+    """Data URLs of the thumbnails of an image and of the image that it is a copy of, where they exist."""
+    names = [name for name in (finding["image"], finding["other"]) if name in thumbnails]
+    return ["data:image/webp;base64," + thumbnails[name] for name in names]
 
 
 def _facts(counts: dict[str, int], classes: int) -> list[tuple[str, str]]:
-    """Figures for a hurried reader."""
+    """Key figures with their names, for the top of the report."""
     facts = [
         (f"{counts['images']:,}", "images"),
-        (f"{counts['labelled']:,}", "with a label"),
+        (f"{counts['labelled']:,}", "labelled"),
         (f"{classes:,}", "class" if classes == 1 else "classes"),
-        (f"{counts['test']:,}", "for the test"),
-        (f"{counts['left_out']:,}", "that a clean table goes without"),
+        (f"{counts['test']:,}", "test images"),
+        (f"{counts['left_out']:,}", "left out of a clean table"),
     ]
     return [fact for fact in facts if fact[0] != "0"]

@@ -1,14 +1,15 @@
-"""Colours that tell classes apart."""
+"""Colours of classes."""
 
 import colorsys
 
 PALETTE = (
     "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#7f7f7f",
 )  # fmt: skip
+"""Tableau 10."""
 
 
 def class_colour(index: int) -> str:
-    """A colour for any class; the first ten are chosen to be told apart."""
+    """The colour of a class as ``#rrggbb``; the first ten are from a palette of distinct colours."""
     if index < len(PALETTE):
         return PALETTE[index]
     lightness = (0.42, 0.55, 0.68)[index % 3]

@@ -1,4 +1,4 @@
-"""Pictures of a result: PNG through matplotlib, interactive ones through plotly."""
+"""Figures of the tutorial's report: PNG by matplotlib, interactive ones by plotly."""
 
 import io
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str], wrong: Sequence[bool] | None = None) -> bytes:
-    """A 4 x 4 grid of gray images [16, H, W] with a title each, red where ``wrong``; PNG."""
+    """A 4 x 4 grid of gray images [16, H, W] with titles, which are red where ``wrong``; PNG."""
     figure = Figure(figsize=(8, 8.6), layout="constrained")
     axes = list(figure.subplots(4, 4).flat)
     for axis in axes:
@@ -30,14 +30,14 @@ def image_grid(images: Sequence[Any], titles: Sequence[str], wrong: Sequence[boo
 
 
 def _panels(curves: dict[str, dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Losses of different kinds are not comparable: one panel each."""
+    """Kinds of loss with the names of their curves. Each kind has its own panel, because kinds are not comparable."""
     pretraining = [name for name in curves if curves[name]["kind"] != "cross-entropy"]
     supervised = [name for name in curves if curves[name]["kind"] == "cross-entropy"]
     return [("cross-entropy", supervised), *((curves[name]["kind"], [name]) for name in pretraining)]
 
 
 def loss_curves_png(curves: dict[str, dict[str, Any]]) -> bytes:
-    """Loss against epoch, a panel for each kind of loss; PNG."""
+    """Loss by epoch, with a panel for each kind of loss; PNG."""
     panels = _panels(curves)
     figure = Figure(figsize=(10, 3.4 * len(panels)), layout="constrained")
     for axis, (kind, names) in zip(np.atleast_1d(figure.subplots(len(panels))), panels, strict=True):
@@ -59,7 +59,7 @@ _LAYOUT: dict[str, Any] = {
 
 
 def loss_curves(curves: dict[str, dict[str, Any]]) -> list[go.Figure]:
-    """The same as interactive figures."""
+    """Loss by epoch as interactive figures, one for each kind of loss."""
     figures = []
     for kind, names in _panels(curves):
         figure = go.Figure(layout=_LAYOUT)
@@ -76,27 +76,27 @@ def loss_curves(curves: dict[str, dict[str, Any]]) -> list[go.Figure]:
 
 
 def umap_png(points: Any, labels: Any, class_names: Sequence[str]) -> bytes:
-    """The first two components, as the tutorial prints them; PNG."""
+    """The first two UMAP components, coloured by class as in the tutorial; PNG."""
     points, labels = np.asarray(points), np.asarray(labels)
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     axis = figure.subplots()
     for index, name in enumerate(class_names):
-        mine = points[labels == index]
-        axis.scatter(mine[:, 0], mine[:, 1], s=3, color=class_colour(index), label=name, linewidths=0)
+        of_class = points[labels == index]
+        axis.scatter(of_class[:, 0], of_class[:, 1], s=3, color=class_colour(index), label=name, linewidths=0)
     axis.legend(markerscale=4, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
     return _png(figure)
 
 
 def umap_scatter(points: Any, labels: Any, class_names: Sequence[str]) -> go.Figure:
-    """All three components, one trace a class, so that the legend hides and shows classes."""
+    """All three UMAP components, with a trace for each class, so that the legend hides and shows classes."""
     points, labels = np.asarray(points, dtype=np.float32), np.asarray(labels)
     figure = go.Figure(layout=_LAYOUT)
     for index, name in enumerate(class_names):
-        mine = points[labels == index]
+        of_class = points[labels == index]
         figure.add_scatter3d(
-            x=mine[:, 0], y=mine[:, 1], z=mine[:, 2], mode="markers", name=name, hovertemplate=f"{name}<extra></extra>",
-            marker={"size": 2, "color": class_colour(index)},
+            x=of_class[:, 0], y=of_class[:, 1], z=of_class[:, 2], mode="markers", name=name,
+            hovertemplate=f"{name}<extra></extra>", marker={"size": 2, "color": class_colour(index)},
         )  # fmt: skip
     axis = {
         "showticklabels": False,

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a template: nothing is fetched, and nothing runs but the page's own script."""
+"""Self-contained HTML pages: they load nothing from the network and run no script but their own."""
 
 import base64
 import hashlib
@@ -15,34 +15,40 @@ from fewlabels._internal.errors import InputError
 
 
 def templates(**options: Any) -> Environment:
-    """The templates of this package; what one names and is not given is an error. ``options`` are jinja2's."""
+    """A Jinja environment with the templates of this package; an undefined variable is an error.
+
+    Args:
+        options: of :class:`jinja2.Environment`.
+    """
     return Environment(loader=PackageLoader("fewlabels", "report"), undefined=StrictUndefined, **options)
 
 
 def page(template: str, context: dict[str, Any], styles: Sequence[str], scripts: Sequence[str] = ()) -> bytes:
-    """The page, as UTF-8; its templates hash ``style`` and ``script`` for a content security policy.
+    """An HTML page, rendered from a template and encoded as UTF-8.
+
+    The template gets all styles as ``style`` and all scripts as ``script``. A content security policy forbids others.
 
     Args:
-        template: name of a file of this package.
-        context: what the template is filled with.
-        styles: names of files of this package, one after the other in ``style``.
-        scripts: as styles, in ``script``.
+        template: file name of the template.
+        context: variables of the template.
+        styles: file names of style sheets.
+        scripts: file names of scripts.
     """
     environment = templates(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(count="{:,}".format, hash=_hash)
     style, script = (Markup("\n").join(map(_content, names)) for names in (styles, scripts))
     text = environment.get_template(template).render(**context, style=style, script=script)
-    return text.encode("utf-8", "backslashreplace")  # names of files may be no text
+    return text.encode("utf-8", "backslashreplace")  # file names may hold bytes that are not text
 
 
 @contextmanager
 def refusing_damage(file: Path, missing: str, again: str) -> Iterator[None]:
-    """Inside the block, what does not have the form of a result is said to the user in one line.
+    """Turn errors of reading a result inside the block into an :class:`InputError` with one line.
 
     Args:
-        file: that is read there.
-        missing: what to do if it is not there.
-        again: what to do if it is damaged.
+        file: the result file that the block reads.
+        missing: advice if the file does not exist.
+        again: advice if the file is damaged.
     """
     try:
         yield
@@ -58,5 +64,5 @@ def _content(name: str) -> Markup:
 
 
 def _hash(text: str) -> str:
-    """As a content security policy names what may run."""
+    """The hash of a style or script in the form of a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

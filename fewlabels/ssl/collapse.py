@@ -1,6 +1,7 @@
-"""Has it collapsed? A guard that looks at a few figures, names what is wrong, its likely cause, and what to change.
+"""A collapse monitor for pretraining: it checks label-free metrics and names the problem, its likely cause and a fix.
 
-No label is read. The thresholds were set on runs whose seeds are not those of ``benchmarks/results/collapse.json``.
+The monitor reads no label. Thresholds without another source were set on runs of Fashion-MNIST. Those runs have other
+seeds than the runs in ``benchmarks/results/collapse.json``.
 """
 
 import copy
@@ -13,35 +14,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fewlabels.ssl.metrics import alignment, dead_share, encoded, rankme, spread, uniformity
-from fewlabels.training.distributed import processes
+from fewlabels.ssl.metrics import (
+    alignment,
+    dead_fraction,
+    features_and_projections,
+    normalized_std,
+    rankme,
+    uniformity,
+)
+from fewlabels.training.distributed import world_size
 
-LOOK_EVERY = 25
-"""Steps between looks."""
-LOOKED_AT = 256
-"""Images of the fixed batch."""
-ALIGNED = 64
-"""Of them, those whose second view is looked at as well: alignment is shown and decides nothing."""
-FIRST_VERDICT = 100
-"""Steps before which nothing but divergence is judged: running statistics and a queue take so long to fill."""
-KEPT_READINGS = 200
+CHECK_INTERVAL = 25
+"""Steps between two checks. ``benchmarks/results/guard_cost.json`` has the cost of a check."""
+MONITOR_IMAGES = 256
+"""Images of the fixed batch that every check uses. Not tuned."""
+ALIGNMENT_IMAGES = 64
+"""Images of the fixed batch whose second view is encoded too, for alignment. Fewer images make a check cheaper."""
+MIN_STEPS = 100
+"""Steps before which only divergence is reported: batch-norm statistics and a queue need that many to fill."""
+MAX_HISTORY = 200
+"""Checks that are stored; beyond it, every second one is dropped."""
 
-UNIFORMITY_COMPLETE = -0.5
-UNIFORMITY_DIMENSIONAL = -1.6
-RANK_SHARE_DIMENSIONAL = 0.16
-"""Together with that uniformity; by itself, ``RANK_SHARE``."""
-RANK_SHARE = 0.03
-"""Of what the rank of the batch's projections could be."""
-DEAD_SHARE = 0.25
-GROWTH = 4.0
-"""Of the length of the backbone's weights from one look to the next."""
-ALIKE = 0.05
-"""Of the variance of an untrained network's features: what the views of one image have of it."""
-BATCH_SHARE = 0.5
-"""Of the variance of projections: what comes from which images share a batch."""
-CONTRAST = 2.0
-"""Of 255: mean deviation of a pixel between images."""
-MOMENTUM = 0.9
+COMPLETE_COLLAPSE_UNIFORMITY = -0.5
+"""Uniformity above which all projections point in nearly one direction."""
+DIMENSIONAL_COLLAPSE_UNIFORMITY = -1.6
+"""Uniformity above which a rank below ``DIMENSIONAL_COLLAPSE_RANK`` counts as dimensional collapse."""
+DIMENSIONAL_COLLAPSE_RANK = 0.16
+"""Effective rank, as a fraction of its maximum; see ``DIMENSIONAL_COLLAPSE_UNIFORMITY``."""
+MIN_RANK_FRACTION = 0.03
+"""Effective rank, as a fraction of its maximum, below which any uniformity counts as dimensional collapse."""
+MAX_DEAD_FRACTION = 0.25
+"""Fraction of dead features above which a run is reported."""
+MAX_WEIGHT_GROWTH = 4.0
+"""Factor by which the norm of the backbone's weights may grow from one check to the next."""
+MIN_VIEW_VARIANCE = 0.05
+"""Variance between two views of an image over the variance between images; below it, views are too weak.
+
+Both are variances of the untrained network's features.
+"""
+MAX_BATCH_VARIANCE = 0.5
+"""Fraction of the variance of projections that may come from the choice of images in a batch."""
+MIN_CONTRAST = 2.0
+"""Mean standard deviation of a pixel over images, in units of 1/255, below which images are too much alike."""
+MIN_MOMENTUM = 0.9
+"""Momentum of a momentum encoder below which it is named as the cause of a collapse."""
 
 Kind = Literal[
     "complete collapse",
@@ -55,209 +71,227 @@ Kind = Literal[
 Cause = Literal["images", "views", "batch", "predictor", "stop-gradient", "momentum", "learning rate"]
 
 CAUSES: dict[Cause, tuple[str, str]] = {
-    "images": ("the images hardly differ", "Look for constant or duplicate images"),
-    "views": ("both views of an image are nearly the same to the network", "Choose stronger ones with --views"),
+    "images": ("the images are nearly identical", "Check for constant or duplicate images"),
+    "views": ("the network hardly distinguishes two views of an image", "Choose stronger ones with --views"),
     "batch": ("a batch has too few images for batch norm", "Choose a larger --batch-size, or a smaller --accumulate"),
     "predictor": ("the predictor has no weights to train", "Give the method a predictor"),
     "stop-gradient": ("a gradient reaches the backbone through the target", "Detach the target in the loss"),
-    "momentum": ("the slow copy follows too fast", f"Choose a momentum of {MOMENTUM} or more"),
+    "momentum": ("the momentum encoder changes too fast", f"Choose a momentum of {MIN_MOMENTUM} or more"),
     "learning rate": ("the learning rate is too high", "Choose a tenth of it: --lr {tenth:.2g}"),
 }
-"""What each cause means, and the change to try."""
+"""For each cause an explanation and a fix to try."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The figures after a step, of the fixed batch's projections but for the loss."""
+class Metrics:
+    """The metrics of one check, computed on the fixed batch, and the loss. Field names are keys of saved JSON."""
 
     step: int
     loss: float
-    """Mean since the last look."""
+    """Mean since the last check."""
     spread: float
+    """:func:`~fewlabels.ssl.metrics.normalized_std` of the projections."""
     rank: float
-    """RankMe."""
+    """RankMe of the projections."""
     rank_share: float
-    """Of what it could be at most: min(images, width)."""
+    """``rank`` over its maximum, min(images, width)."""
     alignment: float
     uniformity: float
     dead: float
-    """Share of the backbone's features that are the same for all images."""
+    """Fraction of the backbone's features that hardly differ between images."""
     weights: float
-    """Length of the backbone's weights."""
+    """Euclidean norm of the backbone's weights."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is wrong, its likely cause, and one line that says both with the change to try."""
+class CollapseVerdict:
+    """A problem, its likely cause, and one line that describes both and a fix to try."""
 
     kind: Kind
     cause: Cause
     step: int
     line: str
-    lost: bool = False
-    """Nothing can be computed any more."""
+    is_fatal: bool = False
+    """True if the loss or a metric is not finite, so that training cannot continue."""
 
     def __str__(self) -> str:
         return self.line
 
 
-def judged(readings: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a run with these readings was long enough to be judged for more than divergence: that takes two looks."""
-    return any(reading["step"] >= FIRST_VERDICT + LOOK_EVERY for reading in readings)
+def evaluate_history(history: Sequence[Mapping[str, Any]]) -> bool:
+    """True if a run with these metrics was long enough to detect a collapse, for which the monitor needs two checks."""
+    return any(metrics["step"] >= MIN_STEPS + CHECK_INTERVAL for metrics in history)
 
 
-class Guard:
-    """Looks at the two views of a fixed batch, in evaluation mode; training is not touched.
+class CollapseMonitor:
+    """Checks two views of a fixed batch in evaluation mode; the training is not affected.
 
     Args:
         images: uint8 [N, C, H, W].
-        views: what makes a float view [N, C, H', W'] of them, given 0 or 1.
-        batch_size: images that batch norm sees together in training.
-        lr: peak learning rate, to name a lower one.
+        views: makes a float view [N, C, H', W'] of the images; its second argument is the view's number, 0 or 1.
+        batch_size: images per batch of batch norm in training.
+        lr: peak learning rate, from which a lower one is suggested.
     """
 
     def __init__(self, images: Tensor, views: Callable[[Tensor, int], Tensor], batch_size: int, lr: float) -> None:
         self.images, self.batch_size, self.lr = images, batch_size, lr
         self.x0, self.x1 = views(images, 0), views(images, 1)
-        self.readings: list[Reading] = []
-        self.suspected = False
-        """Whether the last look was bad."""
-        self.sound = False
-        """Whether the last look and the one before it were good, and the run is old enough to be judged."""
+        self.history: list[Metrics] = []
+        self.pending = False
+        """Whether the last check found a problem, which the next one has to confirm."""
+        self.healthy = False
+        """Whether the last two checks found no problem and the run has ``MIN_STEPS`` steps."""
         self._losses: list[float] = []
-        self._weights = math.nan
+        self._weight_norm = math.nan
         # No more images than a training step has in memory.
-        self._at_once = max(1, batch_size // processes())
+        self._encode_batch = max(1, batch_size // world_size())
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`restore` needs, as JSON."""
-        readings = [asdict(reading) for reading in self.readings]
+        """The state as JSON, for :meth:`restore`."""
+        history = [asdict(metrics) for metrics in self.history]
         return {
-            "readings": readings,
-            "suspected": self.suspected,
+            "readings": history,
+            "suspected": self.pending,
             "losses": list(self._losses),
-            "weights": self._weights,
+            "weights": self._weight_norm,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where an earlier start, or an earlier step, was."""
-        self.readings = [Reading(**reading) for reading in state["readings"]]
-        self.suspected, self._losses, self._weights = state["suspected"], list(state["losses"]), state["weights"]
+        """Continue from a result of :meth:`state`."""
+        self.history = [Metrics(**metrics) for metrics in state["readings"]]
+        self.pending, self._losses, self._weight_norm = state["suspected"], list(state["losses"]), state["weights"]
 
-    def before(self, method: Any) -> Verdict | None:
-        """What images, views and batch size let expect, seen through the network as it was drawn."""
-        self._weights = _length(method.backbone)
+    def check_before_training(self, method: Any) -> CollapseVerdict | None:
+        """Check images, views and batch size with the untrained network; None if there is no problem."""
+        self._weight_norm = _weight_norm(method.backbone)
         distinct = len(self.images.flatten(1).unique(dim=0)) / len(self.images)
         contrast = float(self.images.float().std(dim=0).mean())
-        if len(self.images) > 1 and (distinct < 0.5 or contrast < CONTRAST):
+        if len(self.images) > 1 and (distinct < 0.5 or contrast < MIN_CONTRAST):
             figures = f"{distinct:.0%} of {len(self.images)} images are distinct, a pixel differs by {contrast:.1f}/255"
             return self._verdict("images too much alike", "images", 0, figures)
-        alike = _share_of_variance(*(encoded(method, x, self._at_once)[0] for x in (self.x0, self.x1)))
-        if alike < ALIKE:
-            figures = f"they differ by {alike:.2%} of what different images differ by"
+        features = [features_and_projections(method, x, self._encode_batch)[0] for x in (self.x0, self.x1)]
+        between_views = _variance_fraction(*features)
+        if between_views < MIN_VIEW_VARIANCE:
+            figures = f"two views of an image differ by {between_views:.2%} of the variance between images"
             return self._verdict("views too weak", "views", 0, figures)
-        # With several processes batch norm would have to be computed by all.
-        if processes() == 1 and self.batch_size <= len(self.images) // 2:
-            noise = self._batch_noise(method)
-            if noise > BATCH_SHARE:
-                figures = f"{noise:.0%} of a projection's variance comes from which images share its batch"
+        # With several processes, all of them would have to compute the batch norm.
+        if world_size() == 1 and self.batch_size <= len(self.images) // 2:
+            from_batch = self._batch_variance(method)
+            if from_batch > MAX_BATCH_VARIANCE:
+                figures = f"{from_batch:.0%} of the variance of projections comes from the images that share a batch"
                 return self._verdict("batch too small", "batch", 0, figures)
         return None
 
-    def looks_at(self, step: int) -> bool:
-        """Whether it is time to, after this step."""
-        return step % LOOK_EVERY == 0
+    def is_due(self, step: int) -> bool:
+        """True if the monitor checks after this step."""
+        return step % CHECK_INTERVAL == 0
 
-    def look(self, method: Any, step: int, losses: list[float]) -> Verdict | None:
-        """Take the losses up to a step; where it is time to, read the figures and judge them."""
+    def check(self, method: Any, step: int, losses: list[float]) -> CollapseVerdict | None:
+        """Record the losses up to a step; evaluate metrics if a check is due or a loss is not finite.
+
+        Returns:
+            The verdict if there is one. All but divergence need a problem in two successive checks.
+        """
         self._losses += losses
-        if not self.looks_at(step) and all(map(math.isfinite, losses)):
+        if not self.is_due(step) and all(map(math.isfinite, losses)):
             return None
         loss = sum(self._losses) / len(self._losses)
         self._losses.clear()
-        reading = self._read(method, step, loss)
-        kind = self._judged(reading)
-        self._weights = reading.weights
-        self.readings.append(reading)
-        if len(self.readings) > KEPT_READINGS:
-            self.readings = self.readings[::2]
-        # One bad look may be noise, unless nothing can be computed any more.
-        certain = kind == "divergence" or (kind is not None and self.suspected)
-        self.sound = step >= FIRST_VERDICT and kind is None and not self.suspected
-        self.suspected = kind is not None
+        metrics = self._measure(method, step, loss)
+        kind = self._diagnose(metrics)
+        self._weight_norm = metrics.weights
+        self.history.append(metrics)
+        if len(self.history) > MAX_HISTORY:
+            self.history = self.history[::2]
+        # A problem in a single check may be noise, but divergence is not.
+        certain = kind == "divergence" or (kind is not None and self.pending)
+        self.healthy = step >= MIN_STEPS and kind is None and not self.pending
+        self.pending = kind is not None
         if kind is None or not certain:
             return None
         figures = (
-            f"loss {loss:.3g}, uniformity {reading.uniformity:.2f}, effective rank {reading.rank:.1f} "
-            f"({reading.rank_share:.0%}), dead features {reading.dead:.0%}"
+            f"loss {loss:.3g}, uniformity {metrics.uniformity:.2f}, effective rank {metrics.rank:.1f} "
+            f"({metrics.rank_share:.0%}), dead features {metrics.dead:.0%}"
         )
-        lost = not math.isfinite(reading.loss + reading.uniformity)
-        return self._verdict(kind, self._cause(method), step, figures, lost)
+        is_fatal = not math.isfinite(metrics.loss + metrics.uniformity)
+        return self._verdict(kind, self._cause(method), step, figures, is_fatal)
 
-    def figures(self) -> dict[str, float]:
-        """Those of the last look, by name; the loss is told elsewhere."""
-        return {name: value for name, value in asdict(self.readings[-1]).items() if name not in ("step", "loss")}
+    def latest_metrics(self) -> dict[str, float]:
+        """The metrics of the last check by name, without step and loss."""
+        return {name: value for name, value in asdict(self.history[-1]).items() if name not in ("step", "loss")}
 
-    def _read(self, method: Any, step: int, loss: float) -> Reading:
-        (h, z0), (_, z1) = (encoded(method, x, self._at_once) for x in (self.x0, self.x1[:ALIGNED]))
-        weights = _length(method.backbone)
+    def _measure(self, method: Any, step: int, loss: float) -> Metrics:
+        views = self.x0, self.x1[:ALIGNMENT_IMAGES]
+        (h, z0), (_, z1) = (features_and_projections(method, x, self._encode_batch) for x in views)
+        weights = _weight_norm(method.backbone)
         if not all(bool(torch.isfinite(each).all()) for each in (h, z0, z1)):
-            return Reading(step, loss, *[math.nan] * 7)
+            return Metrics(step, loss, *[math.nan] * 7)
         rank = rankme(z0)
-        share = rank / min(z0.shape)
-        figures = (spread(z0), rank, share, alignment(z0[:ALIGNED], z1), uniformity(z0), dead_share(h), weights)
-        return Reading(step, loss, *figures)
+        return Metrics(
+            step=step,
+            loss=loss,
+            spread=normalized_std(z0),
+            rank=rank,
+            rank_share=rank / min(z0.shape),
+            alignment=alignment(z0[:ALIGNMENT_IMAGES], z1),
+            uniformity=uniformity(z0),
+            dead=dead_fraction(h),
+            weights=weights,
+        )
 
-    def _judged(self, reading: Reading) -> Kind | None:
-        if not math.isfinite(reading.loss + reading.uniformity) or reading.weights > GROWTH * self._weights:
+    def _diagnose(self, metrics: Metrics) -> Kind | None:
+        growth_limit = MAX_WEIGHT_GROWTH * self._weight_norm
+        if not math.isfinite(metrics.loss + metrics.uniformity) or metrics.weights > growth_limit:
             return "divergence"
-        if reading.step < FIRST_VERDICT:
+        if metrics.step < MIN_STEPS:
             return None
-        if reading.uniformity > UNIFORMITY_COMPLETE:
+        if metrics.uniformity > COMPLETE_COLLAPSE_UNIFORMITY:
             return "complete collapse"
-        if reading.dead > DEAD_SHARE:
+        if metrics.dead > MAX_DEAD_FRACTION:
             return "dead units"
-        narrow = reading.rank_share < RANK_SHARE_DIMENSIONAL and reading.uniformity > UNIFORMITY_DIMENSIONAL
-        return "dimensional collapse" if narrow or reading.rank_share < RANK_SHARE else None
+        low_rank = metrics.rank_share < DIMENSIONAL_COLLAPSE_RANK
+        narrow = low_rank and metrics.uniformity > DIMENSIONAL_COLLAPSE_UNIFORMITY
+        return "dimensional collapse" if narrow or metrics.rank_share < MIN_RANK_FRACTION else None
 
     def _cause(self, method: Any) -> Cause:
-        """The first fault that can be shown; where there is none, the rate is left."""
+        """The first fault that can be shown, else the learning rate."""
         predictor = getattr(method, "predictor", None)
         if predictor is not None:
             if not any(parameter.requires_grad for parameter in predictor.parameters()):
                 return "predictor"
-            if processes() == 1 and self._leaks(method):  # its loss may ask something of the other processes
+            # With several processes, the loss may wait for the other ones.
+            if world_size() == 1 and self._gradient_bypasses_predictor(method):
                 return "stop-gradient"
-        return "momentum" if getattr(method, "momentum", 1.0) < MOMENTUM else "learning rate"
+        return "momentum" if getattr(method, "momentum", 1.0) < MIN_MOMENTUM else "learning rate"
 
-    def _verdict(self, kind: Kind, cause: Cause, step: int, figures: str, lost: bool = False) -> Verdict:
-        meaning, change = CAUSES[cause]
+    def _verdict(self, kind: Kind, cause: Cause, step: int, figures: str, is_fatal: bool = False) -> CollapseVerdict:
+        meaning, fix = CAUSES[cause]
         when = f"at step {step:,}" if step else "before the first step"
-        line = f"{kind} {when}: {figures}. Likely cause: {meaning}. {change.format(tenth=self.lr / 10)}."
-        return Verdict(kind, cause, step, line, lost)
+        line = f"{kind} {when}: {figures}. Likely cause: {meaning}. {fix.format(tenth=self.lr / 10)}."
+        return CollapseVerdict(kind, cause, step, line, is_fatal)
 
     @torch.no_grad()
-    def _batch_noise(self, method: Any) -> float:
-        """Share of the projections' variance that changes when the images are put into other batches."""
+    def _batch_variance(self, method: Any) -> float:
+        """Fraction of the variance of projections that changes when the images are put into other batches."""
         encoder = copy.deepcopy(nn.Sequential(method.backbone, method.projector)).eval()
         for module in encoder.modules():
-            module.train(isinstance(module, _BatchNorm))  # dropout is noise of another kind
+            module.train(isinstance(module, _BatchNorm))  # no dropout, whose noise does not depend on the batch
         x = self.x0.to(next(encoder.parameters()).dtype)
-        drawn = torch.Generator().manual_seed(0)
-        each = []
+        generator = torch.Generator().manual_seed(0)
+        projections = []
         for _ in range(2):
-            order = torch.randperm(len(x) // self.batch_size * self.batch_size, generator=drawn)
+            order = torch.randperm(len(x) // self.batch_size * self.batch_size, generator=generator)
             z = torch.cat([encoder(x[rows]) for rows in order.split(self.batch_size)])
-            each.append(z[order.argsort()])
-        return _share_of_variance(*each)
+            projections.append(z[order.argsort()])
+        return _variance_fraction(*projections)
 
-    def _leaks(self, method: Any) -> bool:
-        """Whether a gradient reaches the backbone on another way than through the predictor."""
+    def _gradient_bypasses_predictor(self, method: Any) -> bool:
+        """True if a gradient reaches the backbone other than through the predictor."""
         trial = copy.deepcopy(method).eval()
         trial.predictor.register_forward_pre_hook(lambda _, inputs: tuple(each.detach() for each in inputs))
         dtype = next(trial.backbone.parameters()).dtype
         with torch.enable_grad():
-            few = min(32, self._at_once)
+            few = min(32, self._encode_batch)
             loss = trial(self.x0[:few].to(dtype), self.x1[:few].to(dtype)).loss
             weights = [w for w in trial.backbone.parameters() if w.requires_grad]
             if not loss.requires_grad:
@@ -266,10 +300,10 @@ class Guard:
         return any(gradient is not None for gradient in gradients)
 
 
-def _share_of_variance(first: Tensor, second: Tensor) -> float:
-    """How much two features [N, D] of the same images differ, as a share of how much images do."""
+def _variance_fraction(first: Tensor, second: Tensor) -> float:
+    """Variance between two features [N, D] of the same image, as a fraction of the variance between images."""
     return float((first - second).square().mean() / (2 * first.var(dim=0).mean()).clamp(min=1e-30))
 
 
-def _length(module: nn.Module) -> float:
+def _weight_norm(module: nn.Module) -> float:
     return float(torch.stack([p.detach().float().square().sum() for p in module.parameters()]).sum().sqrt())

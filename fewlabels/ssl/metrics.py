@@ -1,4 +1,4 @@
-"""How good features are, without a label: figures of features and projections alone."""
+"""Label-free metrics of features and projections: RankMe, LiDAR, alpha-ReQ, alignment, uniformity and others."""
 
 import math
 from typing import Any
@@ -8,32 +8,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LIDAR_DELTA = 1e-4
-"""Added to the within-image scatter (Thilak et al. 2024, section 4)."""
+"""Constant added to the diagonal of the within-image scatter (Thilak et al. 2024, section 4)."""
 
 
 @torch.no_grad()
-def encoded(method: Any, x: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
-    """Features [N, F] and projections [N, D] of views x, float [N, C, H, W], as when the network is used.
+def features_and_projections(method: Any, x: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Features [N, F] and projections [N, D] of views x in evaluation mode, float32 on the CPU.
 
-    Float32 on the CPU; the method is left in the mode that it was in.
+    Afterwards the method is in the same mode as before.
 
     Args:
-        method: has a ``backbone`` and a ``projector``.
+        method: a module with a ``backbone`` and a ``projector``.
         x: float [N, C, H, W].
-        at_once: images that the backbone is given together.
+        batch_size: images per forward pass of the backbone.
     """
     training = method.training
     method.eval()
-    h = torch.cat([method.backbone(part) for part in x.to(next(method.backbone.parameters())).split(at_once)])
+    h = torch.cat([method.backbone(part) for part in x.to(next(method.backbone.parameters())).split(batch_size)])
     z = method.projector(h)
     method.train(training)
     return h.float().cpu(), z.float().cpu()
 
 
-def spread(z: Tensor) -> float:
-    """How far apart projections point: mean deviation of a feature of normalised z, times sqrt(D).
+def normalized_std(z: Tensor) -> float:
+    """Mean per-dimension standard deviation of normalised projections z, float [N, D], times sqrt(D).
 
-    0 if all of z, float [N, D], point one way; near 1 if evenly in all directions (Chen & He 2021, section 4.1).
+    It is 0 if all rows have one direction, and near 1 if directions are uniform (Chen & He 2021, section 4.1).
     """
     return float(F.normalize(z, dim=1).std(dim=0).mean() * math.sqrt(z.shape[1]))
 
@@ -41,7 +41,7 @@ def spread(z: Tensor) -> float:
 def rankme(h: Tensor) -> float:
     """Effective rank of h, float [N, D]: exp of the entropy of its singular values (Garrido et al. 2023, eq. 1).
 
-    From 1, if all rows are multiples of one vector, to min(N, D).
+    The range is 1 (all rows are multiples of one vector) to min(N, D).
     """
     h = h.double()
     gram = h @ h.T if len(h) <= h.shape[1] else h.T @ h
@@ -49,29 +49,29 @@ def rankme(h: Tensor) -> float:
 
 
 def alignment(z0: Tensor, z1: Tensor) -> float:
-    """Mean squared distance of both views' normalised features [N, D], in [0, 4] (Wang & Isola 2020, section 4.1)."""
+    """Mean squared distance between normalised features [N, D] of two views, in [0, 4] (Wang & Isola 2020, 4.1)."""
     return float((F.normalize(z0, dim=1) - F.normalize(z1, dim=1)).square().sum(dim=1).mean())
 
 
 def uniformity(z: Tensor) -> float:
     """Log of the mean of exp(-2 d^2) over pairs of normalised features [N, D] (Wang & Isola 2020, section 4.1).
 
-    From nearly -4, spread evenly, to 0, all the same.
+    The range is nearly -4 (uniform on the sphere) to 0 (all features are equal).
     """
     return float(torch.pdist(F.normalize(z, dim=1)).square().mul(-2).exp().mean().log())
 
 
-def dead_share(h: Tensor) -> float:
-    """Share of features of h, float [N, D], that hardly differ between images: below 1/1000 of the mean deviation."""
+def dead_fraction(h: Tensor) -> float:
+    """Fraction of dead features of h, float [N, D]: their standard deviation is at most 1/1000 of the mean."""
     deviation = h.std(dim=0)
     return float((deviation <= 1e-3 * deviation.mean()).float().mean()) if deviation.mean() > 0 else 1.0
 
 
 def alpha_req(h: Tensor) -> float:
-    """Exponent alpha of the power law that the covariance's eigenvalues of h, float [N, D], follow.
+    """Exponent alpha of a power law fitted to the eigenvalues of the covariance of h, float [N, D].
 
-    Least squares on logarithms over the eigenvalues above rounding. Agrawal et al. 2022 (section 3) find the best
-    features near alpha = 1; larger: few directions hold all variance.
+    The fit is least squares on logarithms, over eigenvalues above rounding error. Agrawal et al. 2022 (section 3) find
+    the best features near alpha = 1. With a larger alpha, few directions hold all variance.
     """
     h = h.double() - h.double().mean(dim=0)
     gram = h @ h.T if len(h) <= h.shape[1] else h.T @ h
@@ -86,13 +86,13 @@ def alpha_req(h: Tensor) -> float:
 
 
 def lidar(views: Tensor) -> float:
-    """Effective rank of the linear discriminant whose classes are the single images (Thilak et al. 2024, section 4).
+    """Effective rank of a linear discriminant analysis with one class per image (Thilak et al. 2024, section 4).
 
     Args:
-        views: features, float [N, Q, D], of Q >= 2 views of each of N images.
+        views: float [N, Q, D], features of Q >= 2 views of each of N images.
 
     Returns:
-        From 1 to min(N - 1, D).
+        A value from 1 to min(N - 1, D).
     """
     views = views.double()
     images, q, width = views.shape
@@ -106,13 +106,13 @@ def lidar(views: Tensor) -> float:
     return _effective_number(torch.linalg.eigvalsh((whitened + whitened.T) / 2).clamp(min=0))
 
 
-def retrieval(h0: Tensor, h1: Tensor) -> float:
-    """Share of images whose second view is, among all second views, the nearest to their first (cosine); h [N, D]."""
+def retrieval_accuracy(h0: Tensor, h1: Tensor) -> float:
+    """Fraction of images whose first view has its own second view as its nearest by cosine; h0, h1 [N, D]."""
     similarity = F.normalize(h0, dim=1) @ F.normalize(h1, dim=1).T
     return float((similarity.argmax(dim=1) == torch.arange(len(h0), device=h0.device)).float().mean())
 
 
 def _effective_number(sizes: Tensor) -> float:
-    """Exp of the entropy of sizes as shares of their sum."""
-    share = sizes / sizes.sum().clamp(min=1e-300) + 1e-7
-    return float(torch.exp(-(share * share.log()).sum()))
+    """Exp of the entropy of sizes divided by their sum."""
+    p = sizes / sizes.sum().clamp(min=1e-300) + 1e-7
+    return float(torch.exp(-(p * p.log()).sum()))

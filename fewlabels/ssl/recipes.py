@@ -1,4 +1,4 @@
-"""Published recipes by name: everything that `fewlabels pretrain` decides, as a paper has it."""
+"""Presets of `fewlabels pretrain`: the settings of published papers, by name."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ from fewlabels.training.optimizers import OptimizerSettings
 
 
 class Preset(NamedTuple):
-    """Settings, and the name of the recipe of views; None: by the number of channels."""
+    """Settings, and the name of a view recipe; None: the default recipe for the number of channels."""
 
     settings: PretrainSettings
     views: str | None = None
 
 
-DEFAULT = Preset(PretrainSettings("mocov2", 20))
-"""The method that measured best of those that cannot collapse completely: benchmarks/results/methods.json."""
+DEFAULT_PRESET = Preset(PretrainSettings("mocov2", 20))
+"""The best of the methods that cannot collapse completely; see benchmarks/results/methods.json."""
 
 
 PRESETS: dict[str, Preset] = {
-    # Chen & He 2021, section 3 and 4: rate 0.05 x 512 / 256, 100 epochs.
+    # Chen & He 2021, sections 3 and 4: learning rate 0.05 x 512 / 256, 100 epochs.
     "simsiam-resnet50": Preset(
         PretrainSettings(
             "simsiam",
@@ -35,7 +35,7 @@ PRESETS: dict[str, Preset] = {
         ),
         "imagenet",
     ),
-    # Chen, Xie & He 2021, section 5 and appendix A: ViT-S, rate 1.5e-4 x 4096 / 256, 300 epochs.
+    # Chen, Xie & He 2021, section 5 and appendix A: ViT-S, learning rate 1.5e-4 x 4096 / 256, 300 epochs.
     "mocov3-vit": Preset(
         PretrainSettings(
             "mocov3",

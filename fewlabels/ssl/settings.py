@@ -1,4 +1,4 @@
-"""What is decided before pretraining: what decides its result, and what it is computed with."""
+"""Settings of a pretraining run: what its result depends on, and how it is computed."""
 
 import math
 from dataclasses import dataclass
@@ -13,61 +13,65 @@ from fewlabels.training.precision import Precision
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """What decides the result, together with images, views and seed."""
+    """All that the result depends on, beside images, views and seed."""
 
     method: str
     epochs: int
     method_settings: Any = None
-    """The method's dataclass of settings; None: its defaults."""
+    """The method's settings dataclass; None: its defaults."""
     backbone: str = "article"
     start_from: str | None = None
-    """A safetensors file that the backbone's weights are taken from: timm's own, or those of an earlier run."""
+    """A safetensors file with initial weights of the backbone, from timm or an earlier run."""
     batch_size: int | None = None
-    """Images an optimizer step, over all processes; None: the method's own."""
+    """Images per optimizer step, over all processes; None: the method's default."""
     lr: float | None = None
-    """Peak learning rate; None: the method's own."""
+    """Peak learning rate; None: the method's default."""
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: float = 0
     accumulate: int = 1
-    """Parts that a batch is computed in; batch norm and the negatives of SimCLR see one part."""
+    """Parts of a batch for gradient accumulation; batch norm and negatives are within a part."""
     precision: Precision = "32-true"
     ema: float = 0.0
-    """Decay of the running average of the backbone that is kept as the result; 0: the last weights are."""
+    """Decay of the running average of the backbone, which is the result; 0: the last weights are the result."""
     drop_last: bool = True
     """Leave out the incomplete batch at the end of an epoch."""
     keep_epochs: tuple[int, ...] = ()
-    """Epochs after which the weights are also kept for good, in ``epoch-N/``."""
+    """Epochs after which the weights are also saved, in ``epoch-N/``."""
+    max_steps: int | None = None
+    """Optimizer steps after which the run ends, however many epochs are left; None: no limit."""
 
     def __post_init__(self) -> None:
         refuse_unknown("method", self.method, METHODS)
-        for name, fits, wanted in (
+        for name, is_valid, condition in (
             ("epochs", self.epochs >= 1, "1 or more"),
+            ("max_steps", self.max_steps is None or self.max_steps >= 1, "1 or more"),
             ("batch_size", self.batch_size is None or self.batch_size >= 2, "2 or more"),
             ("lr", self.lr is None or 0 < self.lr < math.inf, "above 0"),
             ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "0 or more, and at most the epochs"),
             ("accumulate", self.accumulate >= 1, "1 or more"),
             ("ema", 0 <= self.ema < 1, "0 or more, and less than 1"),
         ):
-            if not fits:
-                raise InputError(f"{name} {getattr(self, name)}: must be {wanted}.")
+            if not is_valid:
+                raise InputError(f"{name} {getattr(self, name)}: must be {condition}.")
 
     @property
     def of_method(self) -> Any:
-        """The method's settings, those given or its defaults."""
+        """The method's settings: ``method_settings``, or its defaults."""
         return self.method_settings or METHODS[self.method].settings
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What a run is computed with."""
+class ComputeConfig:
+    """How a run is computed and checkpointed, and what happens after a collapse."""
 
     device: str = "cpu"
     processes: int = 1
     tune: bool = True
-    """Choose threads, memory format, prefetching and compilation by a trial; where there is one process."""
+    """Find the fastest threads, memory format, prefetching and compilation in a trial; only with one process."""
     checkpoint_seconds: float = 60.0
+    """Seconds between two checkpoints."""
     on_collapse: Literal["stop", "warn", "restart"] = "stop"
-    """What a verdict of the guard does; restart: back to the last checkpoint with half the learning rate."""
+    """What happens after a collapse; restart: continue from the last healthy checkpoint with half the learning rate."""
 
     def __post_init__(self) -> None:
         if not self.checkpoint_seconds >= 0:

@@ -1,1 +1,1 @@
-"""What the pretraining loop runs on: pairs of views, a trial of the machine, checkpoints, signals."""
+"""Training: the loop, objectives, optimizers, checkpoints, progress, distributed processes and tuning of speed."""

@@ -1,4 +1,4 @@
-"""What the training loops tell the world: progress bars, loss curves and loggers."""
+"""Progress bars, loss curves and loggers of training loops."""
 
 import math
 import threading
@@ -15,14 +15,16 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fewlabels._internal.errors import InputError
-from fewlabels._internal.files import explained
+from fewlabels._internal.files import translate_os_error
 
 MAX_CURVE_POINTS = 500
-SECONDS_A_DRAWING = 0.5
+"""Points of a loss curve; a plot shows no more."""
+REFRESH_SECONDS = 0.5
+"""Seconds between two refreshes of a progress bar."""
 
 
 class Logger(Protocol):
-    """Receives scalars by name and step."""
+    """Records scalars by name and step."""
 
     def log(self, values: dict[str, float], step: int) -> None: ...
     def close(self) -> None: ...
@@ -30,17 +32,17 @@ class Logger(Protocol):
 
 class _NoLogger:
     def log(self, values: dict[str, float], step: int) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 class _TensorBoardLogger:
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        _quieten_its_thread()
+        _silence_writer_thread()
 
         self._writer = SummaryWriter(str(folder / "tensorboard"))
         self._writer.add_text("settings", "\n".join(f"    {key}: {value}" for key, value in settings.items()))
@@ -54,8 +56,8 @@ class _TensorBoardLogger:
 
 
 @cache
-def _quieten_its_thread() -> None:
-    """An error in TensorBoard's thread is raised again where the next value is logged; printing it is too much."""
+def _silence_writer_thread() -> None:
+    """Print no traceback of TensorBoard's writer thread, since the next call of ``log`` raises its error again."""
     before = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
@@ -72,7 +74,7 @@ class _WandbLogger:
         self._run = wandb.init(project="fewlabels", dir=str(folder), config=settings)
 
     def log(self, values: dict[str, float], step: int) -> None:
-        # Arms run one after the other, each from step 0; wandb's own step may only grow.
+        # Each training counts its steps from 0, but wandb's own step may only grow.
         self._run.log({**values, "step": step})
 
     def close(self) -> None:
@@ -86,7 +88,7 @@ class _MlflowLogger:
         import mlflow
 
         if not os.environ.get("MLFLOW_TRACKING_URI"):
-            # mlflow 3 asks this word of those who keep plain files instead of a database.
+            # mlflow 3 requires this variable to store plain files instead of a database.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
         mlflow.set_experiment("fewlabels")
@@ -101,18 +103,18 @@ class _MlflowLogger:
         self._mlflow.end_run()
 
 
-class _Explaining:
-    """A logger whose full disk is the user's to read of."""
+class _TranslatingLogger:
+    """A logger whose file errors become an :class:`InputError`."""
 
     def __init__(self, logger: Logger, folder: Path) -> None:
         self._logger, self._folder = logger, folder
 
     def log(self, values: dict[str, float], step: int) -> None:
-        with explained(self._folder):
+        with translate_os_error(self._folder):
             self._logger.log(values, step)
 
     def close(self) -> None:
-        with explained(self._folder):
+        with translate_os_error(self._folder):
             self._logger.close()
 
 
@@ -125,18 +127,18 @@ LOGGERS = (*_KINDS, "none")
 
 
 def make_logger(name: str, folder: Path, settings: dict[str, Any]) -> Logger:
-    """A logger by name, writing under ``folder``.
+    """Make a logger by name that writes to ``folder``.
 
     Raises:
-        InputError: if the name is unknown, its package is not installed, or there is no room.
+        InputError: if the name is unknown, its package is not installed, or the disk is full.
     """
     if name not in LOGGERS:
         raise InputError(f"--logger {name}: no such logger. Choose one of {', '.join(LOGGERS)}.")
     if name == "none":
         return _NoLogger()
     try:
-        with explained(folder):
-            return _Explaining(_KINDS[name](folder, settings), folder)
+        with translate_os_error(folder):
+            return _TranslatingLogger(_KINDS[name](folder, settings), folder)
     except ModuleNotFoundError as error:
         raise InputError(
             f"--logger {name}: {error.name} is not installed. Run: pip install 'fewlabels[{name}]'"
@@ -144,32 +146,32 @@ def make_logger(name: str, folder: Path, settings: dict[str, Any]) -> Logger:
 
 
 @contextmanager
-def counting(console: Console, doing: str, things: str) -> Iterator[Callable[[int, int], None]]:
-    """Inside the block, a bar over what was given last: how many are done, of how many."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), _EachColumn(things))
+def progress_bar(console: Console, description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar inside the block; yields a function of the numbers of completed items and of all items."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), _ItemsColumn(unit))
     progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True)
 
-    def told(done: int, of: int) -> None:
+    def update(completed: int, total: int) -> None:
         if not progress.tasks:
             progress.start()
-            progress.add_task(doing)
-        progress.update(progress.tasks[0].id, completed=done, total=of)
+            progress.add_task(description)
+        progress.update(progress.tasks[0].id, completed=completed, total=total)
 
     try:
-        yield told
+        yield update
     finally:
         if progress.tasks:
             progress.stop()
 
 
-class _EachColumn(ProgressColumn):
-    def __init__(self, things: str) -> None:
+class _ItemsColumn(ProgressColumn):
+    def __init__(self, unit: str) -> None:
         super().__init__()
-        self.things = things
+        self.unit = unit
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed or 0
-        return Text(f"{task.completed:,.0f} {self.things}, {speed:,.0f} a second", style="cyan")
+        return Text(f"{task.completed:,.0f} {self.unit}, {speed:,.0f} a second", style="cyan")
 
 
 class _RateColumn(ProgressColumn):
@@ -180,16 +182,17 @@ class _RateColumn(ProgressColumn):
 
 @dataclass
 class Curve:
-    """A loss curve thinned to at most 500 points: each the mean over a window of steps."""
+    """A loss curve with one point per window of steps, the mean of their losses."""
 
     window: int
+    """Steps per point."""
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     pending: list[float] = field(default_factory=list)
-    """Of the window that is still open."""
+    """Values of the window that is not complete."""
 
     def add(self, step: int, value: float) -> bool:
-        """Take one value; true if this closed a window."""
+        """Add the value of a step; True if this completed a window."""
         self.pending.append(value)
         if len(self.pending) < self.window:
             return False
@@ -200,7 +203,13 @@ class Curve:
 
 
 class Observer:
-    """Watches one training: a progress bar with rate and time left, a loss curve, a logger."""
+    """Shows and records one training: a progress bar with speed and remaining time, a loss curve, a logger.
+
+    Args:
+        name: of the training, for the bar and the logger.
+        logger: receives losses and metrics; None: none does.
+        console: for bar and messages; None: nothing is printed.
+    """
 
     def __init__(self, name: str, logger: Logger | None = None, console: Console | None = None) -> None:
         self.name = name
@@ -212,7 +221,7 @@ class Observer:
 
     @contextmanager
     def watch(self, total_steps: int, images_per_step: int, first_step: int = 0) -> Iterator[None]:
-        """Show the bar while the block trains; steps before ``first_step`` were done earlier."""
+        """Show the bar inside the block; ``first_step`` steps were done before this start."""
         if not first_step:
             self.curve = Curve(window=1)
         self.curve.window = max(1, math.ceil(total_steps / MAX_CURVE_POINTS))
@@ -224,33 +233,33 @@ class Observer:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[status]}"),
             console=self.console,
-            auto_refresh=False,  # rich's own thread would hold the interpreter's lock again and again
+            auto_refresh=False,  # a refresh thread of rich would compete for the interpreter lock
         )
-        self._started = self._drawn = time.perf_counter()
+        self._started = self._refreshed = time.perf_counter()
         with self._progress:
             self._task = self._progress.add_task(
-                self.name, total=total_steps, completed=first_step, images_per_step=images_per_step, told=""
+                self.name, total=total_steps, completed=first_step, images_per_step=images_per_step, status=""
             )
             yield
         self.seconds = self.seconds_so_far()
         self._started = None
 
     def expect(self, total_steps: int) -> None:
-        """There will be more steps, or fewer, than was thought."""
+        """Change the number of steps that the bar shows."""
         self._progress.update(self._task, total=total_steps)
 
     def seconds_so_far(self) -> float:
-        """Seconds of training, those before a resumed start included."""
+        """Seconds of training so far, including those before it was resumed."""
         return self.seconds + (0 if self._started is None else time.perf_counter() - self._started)
 
     def state(self) -> dict[str, Any]:
-        """The curve and the clock as JSON, for :meth:`restore`."""
+        """Loss curve and seconds as JSON, for :meth:`restore`."""
         return {"seconds": self.seconds_so_far(), "curve": asdict(self.curve)}
 
     def restore(self, step: int, state: dict[str, Any]) -> None:
-        """Take up the curve of an earlier step, and the clock if it does not run."""
+        """Continue from a result of :meth:`state`; a running clock is not changed."""
         self.curve = Curve(**state["curve"])
         if self._started is None:
             self.seconds = state["seconds"]
@@ -262,11 +271,11 @@ class Observer:
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def log(self, values: dict[str, float], step: int) -> None:
-        """Pass scalars on to the logger, under this training's name."""
+        """Log scalars by name, with this training's name as a prefix."""
         self._logger.log({f"{self.name}/{name}": value for name, value in values.items()}, step)
 
-    def step(self, step: int, loss: float, told: str = "") -> None:
-        """Take the loss of one step, and what the bar is to show beside it.
+    def step(self, step: int, loss: float, status: str = "") -> None:
+        """Record the loss of one step, and show a status text beside the bar.
 
         Raises:
             InputError: if the loss is not finite.
@@ -275,9 +284,9 @@ class Observer:
             raise InputError(
                 f"{self.name}: the loss is {loss} at step {step}. In pretrain lower --lr; else please report it."
             )
-        self._progress.update(self._task, advance=1, told=told)
-        if self.console.is_terminal and time.perf_counter() - self._drawn >= SECONDS_A_DRAWING:
+        self._progress.update(self._task, advance=1, status=status)
+        if self.console.is_terminal and time.perf_counter() - self._refreshed >= REFRESH_SECONDS:
             self._progress.refresh()
-            self._drawn = time.perf_counter()
+            self._refreshed = time.perf_counter()
         if self.curve.add(step, loss):
             self.log({"loss": self.curve.values[-1]}, step)

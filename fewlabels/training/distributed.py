@@ -1,4 +1,4 @@
-"""What several processes share in one step: gathered projections and batch statistics, both with gradients."""
+"""Distributed training: sums and gathered rows over processes with gradients, and batch norm over all processes."""
 
 import os
 from typing import Any, TypeVar
@@ -9,30 +9,30 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def processes() -> int:
-    """How many processes train together; 1 outside of distributed training."""
+def world_size() -> int:
+    """Number of processes that train together; 1 outside of distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
-    return dist.get_rank() if processes() > 1 else 0
+    """Index of this process, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that speaks and writes; also before the processes have met."""
+    """True on the process that prints and writes files; it works before the process group is initialised, too."""
     return os.environ.get("LOCAL_RANK", "0") == "0" and rank() == 0
 
 
 def peer_is_gone(error: RuntimeError) -> bool:
-    """Whether this is what gloo or NCCL says when another process has ended."""
-    return processes() > 1 and any(word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer"))
+    """True if gloo or NCCL raised the error because another process has ended."""
+    return world_size() > 1 and any(word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer"))
 
 
 class _Sum(torch.autograd.Function):
-    """A sum over processes, whose gradient is the sum of all processes' gradients.
+    """A sum over processes; its gradient is the sum of the gradients of all processes.
 
-    Own code, since ``torch.distributed.nn`` is deprecated and what follows it is not in the oldest torch we take.
+    ``torch.distributed.nn`` is deprecated, and the oldest supported torch does not have its successor.
     """
 
     @staticmethod
@@ -45,27 +45,27 @@ class _Sum(torch.autograd.Function):
 
 
 def summed_with_gradients(values: Tensor) -> Tensor:
-    """The sum over all processes, with gradients to each."""
+    """The sum of a tensor over all processes; gradients flow to every process."""
     total: Tensor = _Sum.apply(values)
     return total
 
 
 def gathered(local: Tensor) -> Tensor:
-    """The rows of all processes in order: [b, D] to [b * processes, D]; gradients flow back to each.
+    """The rows of all processes in the order of ranks: [b, D] to [b * processes, D]; gradients flow to every process.
 
-    Every process must bring the same number of rows.
+    Every process must have the same number of rows.
     """
-    if processes() == 1:
+    if world_size() == 1:
         return local
-    before, after = rank() * len(local), (processes() - 1 - rank()) * len(local)
-    # A sum of padded blocks: unlike all_gather, its gradient is the same operation on every backend.
+    before, after = rank() * len(local), (world_size() - 1 - rank()) * len(local)
+    # The gradient of a sum of padded blocks is a sum as well, which every backend supports.
     padded = torch.cat([local.new_zeros(before, *local.shape[1:]), local, local.new_zeros(after, *local.shape[1:])])
     return summed_with_gradients(padded)
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over all processes, without gradients."""
-    if processes() > 1:
+    """The sum of a tensor over all processes, in place and without gradients."""
+    if world_size() > 1:
         dist.all_reduce(values)
     return values
 
@@ -73,8 +73,8 @@ def summed(values: Tensor) -> Tensor:
 class SyncBatchNorm(_BatchNorm):
     """Batch norm over the batches of all processes, on any device; torch's own is for CUDA only.
 
-    In training mode it normalises by mean and variance of the global batch (Ioffe & Szegedy 2015, algorithm 1);
-    in evaluation mode it is plain batch norm. Every process must bring the same number of images.
+    In training mode it normalises by mean and variance of the global batch (Ioffe & Szegedy 2015, algorithm 1).
+    In evaluation mode it is plain batch norm. Every process must have the same number of images.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -82,24 +82,24 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected at least 2 dimensions, got {input.dim()}")
 
     def forward(self, input: Tensor) -> Tensor:
-        """input: float [B, C, ...]."""
-        if not self.training or processes() == 1:
-            alone: Tensor = super().forward(input)
-            return alone
-        over = [d for d in range(input.dim()) if d != 1]
+        """Normalise ``input``, float [B, C, ...]."""
+        if not self.training or world_size() == 1:
+            plain: Tensor = super().forward(input)
+            return plain
+        dims = [d for d in range(input.dim()) if d != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
-        wide = input.to(torch.promote_types(input.dtype, torch.float32))  # as torch's own does in bfloat16
-        count = input.numel() // input.shape[1] * processes()
-        mean = summed_with_gradients(wide.sum(over)) / count
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))  # torch computes bfloat16 the same way
+        count = input.numel() // input.shape[1] * world_size()
+        mean = summed_with_gradients(wide.sum(dims)) / count
         centred = wide - mean.view(shape)
-        variance = summed_with_gradients(centred.square().sum(over)) / count
-        self._remember(mean.detach(), variance.detach() * count / max(count - 1, 1))
+        variance = summed_with_gradients(centred.square().sum(dims)) / count
+        self._update_running(mean.detach(), variance.detach() * count / max(count - 1, 1))
         normal = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             normal = normal * self.weight.view(shape) + self.bias.view(shape)
         return normal.to(input.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -112,8 +112,8 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def synchronised(module: AnyModule, device: torch.device) -> AnyModule:
-    """The module with every batch norm replaced by one over all processes; the names of weights stay."""
-    if processes() == 1:
+    """The module with every batch norm replaced by one over all processes; parameter names do not change."""
+    if world_size() == 1:
         return module
     if device.type == "cuda":
         converted: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)
@@ -131,6 +131,6 @@ def _synchronised_norm(norm: _BatchNorm) -> SyncBatchNorm:
         if tensor.is_floating_point():
             new.to(tensor.device, tensor.dtype)
     new.load_state_dict(norm.state_dict())
-    for ours, theirs in zip(new.parameters(), norm.parameters(), strict=True):
-        ours.requires_grad_(theirs.requires_grad)  # a slow copy's are not trained
+    for parameter, original in zip(new.parameters(), norm.parameters(), strict=True):
+        parameter.requires_grad_(original.requires_grad)  # false in a momentum encoder
     return new.train(norm.training)

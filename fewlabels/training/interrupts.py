@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop that is granted between two steps."""
+"""Ctrl-C and SIGTERM as a request to stop, which a training loop handles between two steps."""
 
 import signal
 import threading
@@ -7,29 +7,29 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class StopWish:
-    """Whether the user, or the machine's scheduler, asked to stop."""
+class StopRequest:
+    """Whether the user or the operating system has requested a stop."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
 
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler: a second signal stops at once."""
-        if self.asked:
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: the first sets ``received``, the second raises KeyboardInterrupt."""
+        if self.received:
             raise KeyboardInterrupt
-        self.asked = True
+        self.received = True
 
 
 @contextmanager
-def stop_wish() -> Iterator[StopWish]:
-    """Inside the block, signals only set ``asked``; outside the main thread they cannot be caught."""
-    wish = StopWish()
+def stop_request() -> Iterator[StopRequest]:
+    """Inside the block, a signal only sets ``received``; outside the main thread signals are not caught."""
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield request
         return
-    before = {number: signal.signal(number, wish.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield wish
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

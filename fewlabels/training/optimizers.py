@@ -1,4 +1,4 @@
-"""Optimizers by name, LARS and Muon, which torch lacks or has for matrices alone, and the learning rate's schedule."""
+"""Optimizers by name, LARS and Muon for convolutions, parameter groups and the learning-rate schedule."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,18 +12,21 @@ from torch.optim import SGD, AdamW, Optimizer
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Name, peak learning rate, momentum (of SGD and LARS) and weight decay (L2; decoupled in AdamW)."""
+    """An optimizer and its hyperparameters."""
 
     name: Literal["sgd", "lars", "adamw"]
     lr: float
+    """Peak learning rate."""
     momentum: float = 0.9
+    """Of SGD and LARS; AdamW ignores it."""
     weight_decay: float = 0.0
+    """L2 penalty; decoupled in AdamW."""
 
     def build(self, params: Iterable[Any]) -> Optimizer:
-        """The optimizer for these parameters or parameter groups."""
+        """Make the optimizer for parameters or parameter groups."""
         if self.name == "lars":
             return LARS(params, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        # One pass over the weights instead of four. Not for mps in every torch that we take.
+        # Fused: one pass over the weights instead of four. Some supported versions of torch have none for mps.
         fused = not torch.backends.mps.is_available()
         if self.name == "adamw":
             return AdamW(params, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
@@ -31,12 +34,11 @@ class OptimizerSettings:
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling (You, Gitman & Ginsburg 2017, algorithm 1).
+    """LARS, layer-wise adaptive rate scaling (You, Gitman & Ginsburg 2017, algorithm 1).
 
     For weights w with gradient g: ``trust = eta |w| / (|g| + decay |w|)``,
     ``v <- momentum v + lr trust (g + decay w)``, ``w <- w - v``.
-    A group with ``adapt=False`` (biases, batch norm) uses trust 1; so does a layer whose
-    weights or gradient are all zero.
+    Trust is 1 for groups with ``adapt=False`` (biases, batch norm), and for weights or gradients that are all zero.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -77,11 +79,11 @@ class LARS(Optimizer):
 
 
 class Muon(Optimizer):
-    """Momentum whose step is made orthogonal, for hidden layers; Adam for groups with ``orthogonal=False``.
+    """Muon: momentum with an orthogonalised step, for hidden layers; Adam for groups with ``orthogonal=False``.
 
     Jordan et al. 2024 (kellerjordan.github.io/posts/muon): for weights W [O, I] with gradient G,
     ``M <- momentum M + G``, ``W <- W (1 - lr decay) - lr sqrt(max(1, O / I)) orthogonal(G + momentum M)``.
-    A convolution's weights [O, I, h, w] are a matrix [O, I h w].
+    The weights [O, I, h, w] of a convolution are treated as a matrix [O, I h w].
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -105,43 +107,43 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for w in group["params"]:
                 if w.grad is not None:
-                    step = (self._turned if group["orthogonal"] else self._adam)(w, w.grad, group)
+                    step = (self._muon_step if group["orthogonal"] else self._adam_step)(w, w.grad, group)
                     w.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=group["lr"])
         return loss
 
-    def _turned(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
-        state, keep = self.state[w], group["momentum"]
+    def _muon_step(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
+        state, momentum = self.state[w], group["momentum"]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(w)
-        matrix = (grad + keep * state["momentum"].mul_(keep).add_(grad)).flatten(1)
+        matrix = (grad + momentum * state["momentum"].mul_(momentum).add_(grad)).flatten(1)
         scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
         step: Tensor = scale * orthogonal(matrix).reshape(w.shape)
         return step
 
-    def _adam(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
-        """Kingma & Ba 2015, algorithm 1; its decay apart (Loshchilov & Hutter 2019)."""
+    def _adam_step(self, w: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
+        """Kingma & Ba 2015, algorithm 1, without the weight decay, which is decoupled (Loshchilov & Hutter 2019)."""
         state, (first, second) = self.state[w], group["betas"]
         if "count" not in state:
             state.update(count=torch.zeros(()), mean=torch.zeros_like(w), square=torch.zeros_like(w))
         state["count"] += 1
         state["mean"].lerp_(grad, 1 - first)
         state["square"].lerp_(grad.square(), 1 - second)
-        size = (state["square"] / (1 - second ** state["count"])).sqrt() + 1e-8
-        step: Tensor = state["mean"] / (1 - first ** state["count"]) / size
+        scale = (state["square"] / (1 - second ** state["count"])).sqrt() + 1e-8
+        step: Tensor = state["mean"] / (1 - first ** state["count"]) / scale
         return step
 
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Of Jordan et al.: singular values from 0.01 to 1 end near 1 in few rounds, not exactly at it."""
+"""Coefficients of Jordan et al. 2024: in a few iterations, singular values of 0.01 to 1 become approximately 1."""
 
 
-def orthogonal(matrix: Tensor, rounds: int = 3) -> Tensor:
-    """About U V' of the matrix's singular value decomposition U S V'; [O, I], in single precision."""
+def orthogonal(matrix: Tensor, iterations: int = 3) -> Tensor:
+    """Approximation of U V' of the singular value decomposition U S V' of a matrix [O, I], in its own precision."""
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
     a, b, c = NEWTON_SCHULZ
-    for _ in range(rounds):
+    for _ in range(iterations):
         square = x @ x.T
         x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
     result: Tensor = x.T if tall else x
@@ -149,7 +151,7 @@ def orthogonal(matrix: Tensor, rounds: int = 3) -> Tensor:
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
-    """Factor of the peak rate at a step from 0: a straight rise, then half a cosine (Loshchilov & Hutter 2017).
+    """Factor of the peak learning rate: a linear warm-up, then half a cosine (Loshchilov & Hutter 2017); steps from 0.
 
     >>> [round(cosine_with_warmup(step, 6, 2), 3) for step in range(6)]
     [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
@@ -160,34 +162,68 @@ def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
 
 
 def set_rate(optimizer: Optimizer, factor: float, scale: float = 1.0) -> None:
-    """Set every group's learning rate to its peak, times ``factor`` unless it has ``constant_lr``, times ``scale``."""
+    """Set the learning rates to peak * factor * scale; a group with ``constant_lr`` ignores ``factor``."""
     for group in optimizer.param_groups:
         peak = group.setdefault("initial_lr", group["lr"])
         group["lr"] = peak * (1 if group.get("constant_lr") else factor) * scale
 
 
 def hidden_and_rest(module: nn.Module, hidden_lr: float, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for :class:`Muon`: its own steps for convolutions and matrices between others, Adam's for what is left.
+    """Parameter groups for :class:`Muon`: Muon for hidden matrices and convolutions, Adam for all other parameters.
 
-    That is the first layer, the last one, norms and biases.
+    The others are the first layer, the last layer, norms and biases.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     layers = [p for p in trained if p.ndim in (2, 4)]
     hidden = {id(p) for p in layers[1:-1]}
-    plain = {"orthogonal": False, "lr": lr}
+    adam = {"orthogonal": False, "lr": lr}
     return [
         {"params": layers[1:-1], "lr": hidden_lr, "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim > 1 and id(p) not in hidden], "weight_decay": weight_decay, **plain},
-        {"params": [p for p in trained if p.ndim <= 1], **plain},
+        {"params": [p for p in trained if p.ndim > 1 and id(p) not in hidden], "weight_decay": weight_decay, **adam},
+        {"params": [p for p in trained if p.ndim <= 1], **adam},
     ]
 
 
 def without_decay(module: nn.Module) -> list[dict[str, Any]]:
-    """Two groups: weights, and biases with batch-norm parameters, which get no decay and no LARS scaling.
+    """Two parameter groups: weights; and biases and norms, without weight decay and without LARS scaling.
 
-    What is not trained is in neither.
+    Frozen parameters are in neither group.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     weights = [p for p in trained if p.ndim > 1]
     others = [p for p in trained if p.ndim <= 1]
     return [{"params": weights}, {"params": others, "weight_decay": 0.0, "adapt": False}]
+
+
+def layerwise_groups(backbone: nn.Module, head: nn.Module, lr: float, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of AdamW with layer-wise learning-rate decay from the head to the first layer.
+
+    A layer is a child module with weights; instead of an ``nn.Sequential`` or an only child, its children are layers.
+    Weights outside of child modules, such as position embeddings, have the lowest rate.
+
+    Args:
+        backbone: its layers are found as above.
+        head: the top layer.
+        lr: learning rate of the head.
+        decay: factor of the learning rate from a layer to the one below it.
+    """
+    layers = [*_layers(backbone), head]
+    groups = [
+        {**group, "lr": lr * decay**depth}
+        for depth, layer in enumerate(reversed(layers))
+        for group in without_decay(layer)
+        if group["params"]
+    ]
+    grouped = {id(p) for group in groups for p in group["params"]}
+    others = [p for p in backbone.parameters() if id(p) not in grouped]
+    lowest = {"params": others, "lr": lr * decay ** (len(layers) - 1), "weight_decay": 0.0}
+    return [*groups, lowest] if others else groups
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    found = []
+    children = list(module.children())
+    for child in children:
+        opened = isinstance(child, nn.Sequential) or len(children) == 1
+        found += _layers(child) if opened and list(child.children()) else [child]
+    return [layer for layer in found if any(True for _ in layer.parameters())]

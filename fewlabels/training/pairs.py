@@ -1,4 +1,4 @@
-"""Two views of every batch, in an order and with random numbers that (seed, step) alone decide."""
+"""Pairs of random views of every batch; order and views are functions of (seed, step)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,20 +10,29 @@ from torch import Tensor
 
 from fewlabels.data.order import batches, steps_per_epoch
 from fewlabels.data.source import ImageSource
-from fewlabels.training.distributed import processes, rank
+from fewlabels.training.distributed import rank, world_size
 
 
 class Views(Protocol):
-    """A random view of each image: uint8 [B, C, H, W] to float32 [B, C, H', W'], a function of its arguments alone."""
+    """A deterministic function of images, key and row: uint8 [B, C, H, W] to a view of each, float32 [B, C, H', W']."""
 
     def __call__(self, images: Tensor, key: tuple[int | str, ...], first_row: int = 0) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The batches of a run, each cut into equal parts, of which every process takes its share.
+class ViewPairs:
+    """The batches of a run as pairs of views, in equal parts for gradient accumulation and processes.
 
-    What is in a batch, and how its images are varied, does not depend on the parts or the processes.
+    The images of a batch and their views do not depend on the number of parts or processes.
+
+    Args:
+        source: the images.
+        views: makes a random view of each image.
+        seed: of order and views.
+        batch_size: images per optimizer step, over all processes.
+        drop_last: leave out the incomplete batch at the end of an epoch.
+        parts: parts of a batch per process, for gradient accumulation.
+        device: of the views.
     """
 
     source: ImageSource
@@ -32,24 +41,23 @@ class Pairs:
     batch_size: int
     drop_last: bool
     parts: int
-    """Into which a process cuts its share of a batch."""
     device: torch.device
 
     @property
     def per_epoch(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return steps_per_epoch(len(self.source), self.batch_size, self.drop_last)
 
     def from_step(self, first: int, total: int, layout: torch.memory_format) -> Iterator[tuple[Tensor, Tensor]]:
-        """Both views of each part of this process, from one step up to ``total``; float32 [b, C, H', W']."""
+        """Yield two views, float32 [b, C, H', W'], of each part of this process, steps ``first`` to ``total - 1``."""
         for step in range(first, total):
             epoch, in_epoch = divmod(step, self.per_epoch)
             if step == first or not in_epoch:
                 order = batches(len(self.source), self.batch_size, self.seed, "order", epoch, drop_last=self.drop_last)
                 order = islice(order, in_epoch, None)
             first_row = 0
-            for place, part in enumerate(next(order).tensor_split(self.parts * processes())):
-                if place % processes() == rank():
+            for number, part in enumerate(next(order).tensor_split(self.parts * world_size())):
+                if number % world_size() == rank():
                     images = self.source.read(part).to(self.device)
                     x0, x1 = (self.views(images, (self.seed, "view", v, step), first_row) for v in (0, 1))
                     yield x0.contiguous(memory_format=layout), x1.contiguous(memory_format=layout)

@@ -1,4 +1,4 @@
-"""Prepare the next item in a thread while the present one is used."""
+"""Prefetching: a thread makes the next items of an iterator while the current one is used."""
 
 import threading
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ class _End:
 
 
 def prefetched(items: Iterator[Item], ahead: int = 2) -> Iterator[Item]:
-    """The same items in the same order, up to ``ahead`` of them made beforehand.
+    """Yield the same items in the same order, with up to ``ahead`` of them computed in advance by a thread.
 
-    An error in the thread is raised here; when this iterator is closed, the thread ends.
+    An error in the thread is raised here. The thread ends when this iterator is closed.
     """
     queue: Queue[Item | _End] = Queue(maxsize=ahead)
     closed = threading.Event()

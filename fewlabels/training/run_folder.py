@@ -1,4 +1,4 @@
-"""Where a pretraining keeps what, in its folder."""
+"""Files and folders of a pretraining run."""
 
 import json
 from collections.abc import Iterator
@@ -7,84 +7,93 @@ from pathlib import Path
 from typing import Any
 
 from fewlabels._internal.errors import InputError
-from fewlabels.training.tuning import Choice
+from fewlabels.training.tuning import StepExecution
 
 
 def checkpoints_folder(folder: Path) -> Path:
-    """The checkpoints that a run goes on from."""
+    """The checkpoints, from which a run resumes."""
     return folder / "checkpoints"
 
 
-def engine_file(folder: Path) -> Path:
-    """How its steps are computed: a start that goes on computes them so again."""
+def execution_file(folder: Path) -> Path:
+    """The :class:`StepExecution` of the run, which a resumed run uses again."""
     return folder / "engine.json"
 
 
-def choice_file(folder: Path) -> Path:
-    """What ``--method auto`` tried, and what it chose."""
+def selection_file(folder: Path) -> Path:
+    """Trials and result of ``--method auto``."""
     return folder / "choice.json"
 
 
 def verdicts_file(folder: Path) -> Path:
-    """What the guard has found and the run has gone on after, or back."""
+    """Verdicts of the collapse monitor after which the run continued or restarted."""
     return folder / "verdicts.json"
 
 
-def kept_folder(folder: Path, epochs: int) -> Path:
-    """Its weights after so many epochs, if it was asked to keep them."""
+def epoch_folder(folder: Path, epochs: int) -> Path:
+    """Weights after a number of epochs, if it is one of ``keep_epochs``."""
     return folder / f"epoch-{epochs}"
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a pretraining was begun here and has something to go on from."""
-    begun = (folder / "backbone.safetensors").exists() or choice_file(folder).exists()
-    return begun or any(checkpoints_folder(folder).glob("*step-*"))
+    """True if the folder has a pretraining that can be resumed or is finished."""
+    has_result = (folder / "backbone.safetensors").exists() or selection_file(folder).exists()
+    return has_result or any(checkpoints_folder(folder).glob("*step-*"))
 
 
 def set_aside(folder: Path, name: str) -> None:
-    """Move all that a run goes on from into a folder of its own inside, so that another can begin here."""
-    for place in [checkpoints_folder(folder), engine_file(folder), verdicts_file(folder), *folder.glob("epoch-*")]:
-        if place.exists():
+    """Move the state of a run to ``folder/name``, so that another run can start in the folder."""
+    for path in [checkpoints_folder(folder), execution_file(folder), verdicts_file(folder), *folder.glob("epoch-*")]:
+        if path.exists():
             (folder / name).mkdir(exist_ok=True)
-            place.rename(folder / name / place.name)
+            path.rename(folder / name / path.name)
 
 
 @contextmanager
 def refusing_damage(file: Path) -> Iterator[None]:
-    """Inside the block, content of a file that is not what was written there is the user's to read of."""
+    """Inside the block, report invalid content of a file as an :class:`InputError`."""
     try:
         yield
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file}: damaged. Start anew in another folder with --out.") from None
 
 
-def refuse_others(holder: str, before: dict[str, Any], decided: dict[str, Any]) -> None:
-    """Refuse to go on with what was begun with other settings; ``before`` has been read back from JSON."""
-    for name, now in json.loads(json.dumps(decided)).items():
+def refuse_others(holder: str, before: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse to resume what was started with another configuration.
+
+    Args:
+        holder: what was started and where, for the message.
+        before: the configuration at the start, as read from JSON.
+        config: the configuration now.
+
+    Raises:
+        InputError: naming the first setting that differs.
+    """
+    for name, now in json.loads(json.dumps(config)).items():
         if before.get(name) != now:
             raise InputError(
                 f"{holder} with {name} {before.get(name)}, not {now}. "
-                "Go on with the same options, or choose another folder with --out."
+                "Resume with the same options, or choose another folder with --out."
             )
 
 
-def read_choice(folder: Path) -> Choice:
-    """Threads, memory format, prefetching and compilation of the run.
+def read_execution(folder: Path) -> StepExecution:
+    """Read the :class:`StepExecution` of the run.
 
     Raises:
         InputError: if the file is damaged.
     """
-    file = engine_file(folder)
+    file = execution_file(folder)
     with refusing_damage(file):
-        return Choice(**json.loads(file.read_text()))
+        return StepExecution(**json.loads(file.read_text()))
 
 
 def final_state(folder: Path) -> dict[str, Any]:
-    """Loss curve, seconds and the guard's readings of a finished run."""
+    """Loss curve, seconds and collapse metrics of a finished run."""
     state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     return state
 
 
-def kept_state(folder: Path, epochs: int) -> dict[str, Any]:
-    """As :func:`final_state`, up to there."""
-    return final_state(kept_folder(folder, epochs))
+def epoch_state(folder: Path, epochs: int) -> dict[str, Any]:
+    """As :func:`final_state`, after a number of epochs."""
+    return final_state(epoch_folder(folder, epochs))

@@ -1,4 +1,4 @@
-"""How many threads compute: their number decides the last digits of a sum."""
+"""Number of threads; the last digits of a sum depend on it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 @contextmanager
 def computing_with(threads: int) -> Iterator[None]:
-    """Inside the block, torch, numpy and scikit-learn compute with so many; afterwards with as many as before."""
+    """Set the number of threads of torch, NumPy and scikit-learn inside the block, and restore it afterwards."""
     before = torch.get_num_threads()
     with threadpool_limits(threads):
         torch.set_num_threads(threads)

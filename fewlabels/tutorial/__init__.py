@@ -1,1 +1,1 @@
-"""The tutorial, arm by arm, at its own settings: the baseline we measure ourselves against."""
+"""Reproduction of the SimSiam tutorial: its experiments, with the tutorial's own settings."""

@@ -1,4 +1,4 @@
-"""The pretraining methods at the tutorial's settings, and where it gives none, at their paper's."""
+"""Settings of the pretraining methods: the tutorial's, and the paper's where the tutorial has none."""
 
 from typing import Any
 
@@ -12,9 +12,10 @@ SIMSIAM = SimSiamSettings(
     predictor_constant_lr=False,
     optimizer=OptimizerSettings("sgd", lr=1e-4, weight_decay=1e-5),
 )
-"""The tutorial's: no projector, and a predictor with one batch norm."""
+"""SimSiam as in the tutorial: no projector, and a predictor with one batch norm."""
 
 SIMCLR = SimCLRSettings(optimizer=OptimizerSettings("lars", lr=1.2, weight_decay=1e-6))
-"""Its paper's for small images (appendix B.6, B.9): square-root rate 0.075 sqrt(256)."""
+"""SimCLR as in its paper for small images (Chen et al. 2020, appendices B.6 and B.9): learning rate 0.075 sqrt(256)."""
 
 ARTICLE_METHODS: dict[str, Any] = {"simsiam": SIMSIAM, "simclr": SIMCLR}
+"""Settings by the name of the method."""

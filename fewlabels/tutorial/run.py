@@ -1,4 +1,4 @@
-"""Run the tutorial's arms and keep all that it shows, going on where an earlier start stopped."""
+"""Run the tutorial's experiments and collect all results that it shows; an interrupted run resumes."""
 
 import json
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from fewlabels.backbones.inference import outputs
 from fewlabels.backbones.weights import save_classifier
 from fewlabels.data.source import ArraySource
 from fewlabels.metrics.classification import evaluate
-from fewlabels.ssl.pretrain import Engine, PretrainSettings, build_method, pretrain
+from fewlabels.ssl.pretrain import ComputeConfig, PretrainSettings, build_method, pretrain
 from fewlabels.training.callbacks import Logger, Observer
-from fewlabels.training.run_folder import kept_folder, kept_state
-from fewlabels.tutorial.arms import Arm, ArticlePlan, train_arm
+from fewlabels.training.run_folder import epoch_folder, epoch_state
+from fewlabels.tutorial.arms import ArticlePlan, Experiment, train_experiment
 from fewlabels.tutorial.methods import ARTICLE_METHODS
 from fewlabels.tutorial.summary import claims, simclr_against_simsiam, summarise
 from fewlabels.tutorial.views import randaugment
@@ -30,7 +30,7 @@ from fewlabels.tutorial.views import randaugment
 
 @dataclass(frozen=True)
 class ArticleRun:
-    """One run of the tutorial in a folder: what is done already is read back, not done again."""
+    """One run of the tutorial in a folder. Finished experiments are read from the folder."""
 
     folder: Path
     train: ArraySource
@@ -42,35 +42,37 @@ class ArticleRun:
     device: torch.device
 
     def rows(self, on_row: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:
-        """Every arm and seed in turn; ``on_row`` sees each as soon as it is measured."""
+        """Results of every experiment and seed, as JSON; ``on_row`` is called with each as soon as it is measured."""
         rows = []
-        for arm in self.plan.arms(len(self.train)):
-            for seed in range(1 if arm.once else self.seeds):
-                rows.append(self._row(arm, seed))
+        for experiment in self.plan.experiments(len(self.train)):
+            for seed in range(1 if experiment.once else self.seeds):
+                rows.append(self._row(experiment, seed))
                 on_row(rows[-1])
         return rows
 
-    def _row(self, arm: Arm, seed: int) -> dict[str, Any]:
-        name = f"{arm.name}-seed{seed}"
-        kept = self.folder / "arms" / f"{name}.json"
-        decided = json.loads(json.dumps(asdict(arm)))
-        if kept.is_file():
-            row: dict[str, Any] = json.loads(kept.read_text())
-            if row["decided"] == decided and (self.folder / "weights" / f"{name}.safetensors").is_file():
+    def _row(self, experiment: Experiment, seed: int) -> dict[str, Any]:
+        """Results of one experiment and seed, from its file or measured and written."""
+        name = f"{experiment.name}-seed{seed}"
+        # Names of the folder and of the keys "arm" and "decided" are those of earlier versions, whose files are read.
+        row_file, weights_file = self.folder / "arms" / f"{name}.json", self.folder / "weights" / f"{name}.safetensors"
+        settings = json.loads(json.dumps(asdict(experiment)))
+        if row_file.is_file():
+            row: dict[str, Any] = json.loads(row_file.read_text())
+            if row["decided"] == settings and weights_file.is_file():
                 return row
-        backbone_file = self.backbone_file(arm)
-        labelled = self.train.first_k(arm.labels)
+        backbone_file = self.backbone_file(experiment)
+        labelled = self.train.first_k(experiment.labels)
         observer = Observer(name, self.logger, self.console)
-        model = train_arm(arm, labelled, backbone_file, seed, observer, self.device)
-        save_classifier(model, self.folder / "weights" / f"{name}.safetensors")
+        model = train_experiment(experiment, labelled, backbone_file, seed, observer, self.device)
+        save_classifier(model, weights_file)
         result = evaluate(outputs(model, self.test), self.test)
         row = {
-            "arm": arm.name,
-            "title": arm.title,
+            "arm": experiment.name,
+            "title": experiment.title,
             "seed": seed,
-            "labels": arm.labels,
-            "epochs": arm.settings.epochs,
-            "pretrain_epochs": arm.pretrain_epochs,
+            "labels": experiment.labels,
+            "epochs": experiment.settings.epochs,
+            "pretrain_epochs": experiment.pretrain_epochs,
             "macro_f1": round(result.macro_f1, 4),
             "accuracy": round(result.accuracy, 4),
             "seconds": round(observer.seconds, 1),
@@ -78,33 +80,34 @@ class ArticleRun:
             "report": result.text,
             "curve": {"steps": observer.curve.steps, "values": observer.curve.values},
             "first_predictions": result.predictions[:16].tolist(),
-            "decided": decided,
+            "decided": settings,
         }
-        write_json(kept, row)
+        write_json(row_file, row)
         return row
 
-    def backbone_file(self, arm: Arm) -> Path | None:
-        """The pretrained weights an arm starts from, pretraining first where needed."""
-        if arm.pretrained_by is None:
+    def backbone_file(self, experiment: Experiment) -> Path | None:
+        """The file with an experiment's pretrained weights, pretrained first if it does not exist; None without."""
+        method = experiment.pretrained_by
+        if method is None:
             return None
-        # As printed, any weights do: they are not loaded. Take the shortest run's.
-        epochs = arm.pretrain_epochs or self.plan.comparison_epochs
-        folder = self.pretraining(arm.pretrained_by)
-        weights = kept_folder(folder, epochs) / "backbone.safetensors"
+        # The code as printed loads no weights, so any file will do: take that of the shortest pretraining.
+        epochs = experiment.pretrain_epochs or self.plan.comparison_epochs
+        folder = self.pretraining(method)
+        weights = epoch_folder(folder, epochs) / "backbone.safetensors"
         if not weights.is_file():
-            wanted = self.pretrain_epochs(arm.pretrained_by)
+            wanted = self.pretrain_epochs(method)
             settings = PretrainSettings(
-                arm.pretrained_by,
+                method,
                 wanted[-1],
-                ARTICLE_METHODS[arm.pretrained_by],
+                ARTICLE_METHODS[method],
                 schedule="constant",
                 drop_last=False,
                 keep_epochs=wanted,
             )
-            # A trial could choose a compiled network, whose figures differ in the last digits.
-            engine = Engine(self.device.type, tune=False, on_collapse="warn")
-            observer = Observer(f"{arm.pretrained_by}-pretraining", self.logger, self.console)
-            # The tutorial pretrains once; all seeds of the head share it.
+            # Without tuning, because a compiled network gives results that differ in the last digits.
+            engine = ComputeConfig(self.device.type, tune=False, on_collapse="warn")
+            observer = Observer(f"{method}-pretraining", self.logger, self.console)
+            # As in the tutorial, there is one pretraining for all seeds of the head.
             pretrain(self.train, randaugment, settings, folder, 0, observer, engine)
         return weights
 
@@ -113,22 +116,22 @@ class ArticleRun:
         return self.folder / "pretraining" / method
 
     def pretrain_epochs(self, method: str) -> tuple[int, ...]:
-        """After how many epochs an arm takes this method's weights, rising."""
-        arms = self.plan.arms(len(self.train))
-        return tuple(sorted({arm.pretrain_epochs for arm in arms if arm.pretrained_by == method} - {0}))
+        """Epochs after which experiments use a method's weights, in ascending order."""
+        experiments = self.plan.experiments(len(self.train))
+        return tuple(sorted({each.pretrain_epochs for each in experiments if each.pretrained_by == method} - {0}))
 
     def pretraining_state(self, method: str) -> dict[str, Any]:
-        """Loss curve and seconds of the longest pretraining with this method."""
+        """Loss curve and seconds of a method's longest pretraining."""
         longest = self.pretrain_epochs(method)[-1]
-        return {"epochs": longest, **kept_state(self.pretraining(method), longest)}
+        return {"epochs": longest, **epoch_state(self.pretraining(method), longest)}
 
 
 def result(run: ArticleRun, command: str, quick: bool) -> dict[str, Any]:
-    """Run everything and gather what the tutorial shows, ready for JSON and the report."""
+    """Run all experiments; return and write ``result.json``, from which the report is made."""
     rows = run.rows()
     summaries = summarise(rows)
     states = {method: run.pretraining_state(method) for method in ("simclr", "simsiam")}
-    shown = next(row for row in rows if row["arm"] == "supervised-60000")
+    full = next(row for row in rows if row["arm"] == "supervised-60000")
     gathered = {
         "name": "article",
         **provenance(command),
@@ -137,7 +140,7 @@ def result(run: ArticleRun, command: str, quick: bool) -> dict[str, Any]:
         "num_test": len(run.test),
         "class_names": list(run.test.class_names),
         "claims": claims(summaries, quick),
-        "arms": [{**asdict(summary), "macro_f1_text": summary.macro_f1_text} for summary in summaries],
+        "experiments": [{**asdict(summary), "macro_f1_text": summary.macro_f1_text} for summary in summaries],
         "pretrain_seconds": {f"{method}, {s['epochs']} epochs": round(s["seconds"], 1) for method, s in states.items()},
         "rows": rows,
         "curves": _curves(run, rows, states),
@@ -145,8 +148,8 @@ def result(run: ArticleRun, command: str, quick: bool) -> dict[str, Any]:
         "train_grid": _grid(run.train),
         "test_grid": {
             **_grid(run.test),
-            "predictions": shown["first_predictions"],
-            "title": f"{shown['title']}, {shown['epochs']} epochs",
+            "predictions": full["first_predictions"],
+            "title": f"{full['title']}, {full['epochs']} epochs",
         },
         "umap": _umap(run, states["simsiam"]["epochs"]),
     }
@@ -155,12 +158,12 @@ def result(run: ArticleRun, command: str, quick: bool) -> dict[str, Any]:
 
 
 def _grid(source: ArraySource, count: int = 16) -> dict[str, Any]:
-    """The first images' only channel as nested lists of 0..255, and their labels."""
+    """The first channel of the first images as nested lists of 0..255, and their labels."""
     return {"images": source.read(slice(count))[:, 0].tolist(), "labels": source.labels[:count].tolist()}
 
 
 def _curves(run: ArticleRun, rows: list[dict[str, Any]], states: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Loss against epoch, of each arm's first seed and of each pretraining."""
+    """Loss by epoch, of each experiment's first seed and of each pretraining."""
     kinds = {"simclr": "NT-Xent", "simsiam": "negative cosine"}
     curves = {
         row["arm"]: _curve(row["curve"], row["epochs"], f"{row['title']} ({row['epochs']} epochs)", "cross-entropy")
@@ -184,20 +187,19 @@ def _curve(curve: dict[str, Any], epochs: int, title: str, kind: str) -> dict[st
 
 
 def _umap(run: ArticleRun, epochs: int) -> dict[str, Any]:
-    """UMAP of SimSiam's predictions on the test images, which is what the tutorial draws."""
-    kept = run.folder / "umap.json"
+    """UMAP of the SimSiam predictor's output for the test images, as the tutorial draws it."""
+    file = run.folder / "umap.json"
     title = f"UMAP of the SimSiam predictor's output on {len(run.test):,} test images, {epochs} epochs of pretraining"
-    if kept.is_file():
-        umap = json.loads(kept.read_text())
+    if file.is_file():
+        umap = json.loads(file.read_text())
         if umap["title"] == title:
             return dict(umap)
-    run.console.print(f"Drawing the UMAP of {len(run.test):,} test images")
+    run.console.print(f"Computing the UMAP of {len(run.test):,} test images")
     settings = PretrainSettings("simsiam", epochs, ARTICLE_METHODS["simsiam"])
     method = build_method(settings, run.test.shape[0], seed=0)
-    weights = kept_folder(run.pretraining("simsiam"), epochs) / "method.safetensors"
+    weights = epoch_folder(run.pretraining("simsiam"), epochs) / "method.safetensors"
     load_exactly(method, read_weights(weights)[0], weights)
-    # The tutorial draws the predictor's output, not the backbone's features.
     points = umap_projection(outputs(nn.Sequential(method.backbone, method.get_submodule("predictor")), run.test))
     umap = {"title": title, "points": np.round(points.astype(float), 3).tolist(), "labels": run.test.labels.tolist()}
-    write_json(kept, umap)
+    write_json(file, umap)
     return umap

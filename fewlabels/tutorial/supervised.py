@@ -1,4 +1,4 @@
-"""Supervised training, of the whole network or of its head alone."""
+"""Supervised training of a whole network or of its head alone."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ from fewlabels.training.optimizers import OptimizerSettings
 
 @dataclass(frozen=True)
 class SupervisedSettings:
-    """The tutorial's settings: plain SGD, no views."""
+    """Settings of the tutorial: plain SGD, no augmentation."""
 
     epochs: int
     batch_size: int = 64
     freeze_backbone: bool = False
-    """Train the head alone. As in the tutorial, batch norm goes on using the statistics of the batch."""
+    """Train the head alone. As in the tutorial, batch norm still uses the statistics of each batch."""
     optimizer: OptimizerSettings = OptimizerSettings("sgd", lr=1e-3, weight_decay=1e-5)
 
 
@@ -33,7 +33,7 @@ def train_supervised(
     observer: Observer,
     device: torch.device,
 ) -> Classifier:
-    """Train on the labelled images of the source; returns the model in evaluation mode, on the CPU.
+    """Train a model on the labelled images of a source; return it in evaluation mode, on the CPU.
 
     Raises:
         InputError: if fewer than two images have a label.

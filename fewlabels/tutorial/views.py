@@ -1,4 +1,4 @@
-"""The tutorial's views: one RandAugment policy for the whole batch."""
+"""Views of the tutorial: RandAugment, drawn once for a whole batch."""
 
 from functools import cache
 
@@ -14,13 +14,13 @@ def _policy(num_ops: int) -> RandAugment:
 
 
 def randaugment(images: Tensor, key: tuple[int | str, ...], first_row: int = 0, num_ops: int = 5) -> Tensor:
-    """RandAugment (Cubuk et al. 2020) drawn once for the whole batch, as the tutorial applies it.
+    """Augment a batch by RandAugment (Cubuk et al. 2020), drawn once for the whole batch as in the tutorial.
 
     Args:
         images: uint8 [B, C, H, W] with C = 1 or 3.
-        key: the view is a function of the images and this key alone.
-        first_row: of no effect, since all images share one policy.
-        num_ops: operations applied in sequence.
+        key: seed of the random operations.
+        first_row: has no effect, because all images share one policy.
+        num_ops: number of operations, applied in sequence.
 
     Returns:
         float32 [B, C, H, W] in [0, 1].

@@ -6,7 +6,7 @@ from fewlabels.data.source import ArraySource
 from fewlabels.features.hog import gradient_features
 
 
-def test_what_is_no_garment_is_far_from_all(fmnist):
+def test_outliers_lists_noise_and_checkerboard_first(fmnist):
     images = fmnist.train.images[:600].copy()
     rng = np.random.default_rng(0)
     images[7] = rng.integers(0, 256, (28, 28))
@@ -15,11 +15,11 @@ def test_what_is_no_garment_is_far_from_all(fmnist):
     found = outliers(source, gradient_features(source))
     assert {row for row, _ in found[:2]} == {7, 300}
     assert len(found) <= 12
-    times = [far for _, far in found]
-    assert times == sorted(times, reverse=True)
+    ratios = [ratio for _, ratio in found]
+    assert ratios == sorted(ratios, reverse=True)
 
 
 @pytest.mark.parametrize("number", [1, 29])
-def test_of_few_images_none_is_unusual(fmnist, number):
-    few = fmnist.train.first_k(number)
-    assert outliers(few, gradient_features(few)) == []
+def test_outliers_returns_nothing_below_30_images(fmnist, number):
+    source = fmnist.train.first_k(number)
+    assert outliers(source, gradient_features(source)) == []

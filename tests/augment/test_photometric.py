@@ -18,7 +18,7 @@ def gray(fmnist):
 
 @pytest.fixture(scope="module")
 def rgb(gray):
-    """The same with many colours, uint8 [8, 3, 28, 22]."""
+    """The same images in colour, uint8 [8, 3, 28, 22]."""
     return torch.cat([gray, gray.roll(3, dims=2), gray.roll(-4, dims=3)], dim=1)
 
 
@@ -48,7 +48,7 @@ def assert_close(result, expected, atol=1e-5):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_is_torchvisions(images, ours, theirs, parameter):
+def test_operation_equals_torchvision(images, ours, theirs, parameter):
     before = images.clone()
     assert_close(ours(images, parameter), each(theirs, images, parameter))
     assert torch.equal(images, before)
@@ -62,12 +62,12 @@ def test_is_torchvisions(images, ours, theirs, parameter):
     ],
     ids=["saturation", "hue"],
 )
-def test_colour_is_torchvisions(rgb, ours, theirs, parameter):
+def test_saturation_and_hue_equal_torchvision(rgb, ours, theirs, parameter):
     images = rgb.float() / 255
     assert_close(ours(images, parameter), each(theirs, images, parameter))
 
 
-def test_grayscale_is_torchvisions_where_asked(rgb):
+def test_grayscale_equals_torchvision_for_selected_images(rgb):
     images = rgb.float() / 255
     which = torch.arange(8) % 3 == 0
     result = photometric.grayscale(images, which)
@@ -75,27 +75,27 @@ def test_grayscale_is_torchvisions_where_asked(rgb):
     assert torch.equal(result[~which], images[~which])
 
 
-def test_a_third_of_the_colour_circle_turns_red_to_green_to_blue_to_red():
+def test_hue_shift_by_a_third_turns_red_into_green_into_blue_into_red():
     red, green, blue = torch.eye(3)[..., None, None]
     images = torch.stack([red, green, blue])
     assert_close(photometric.hue(images, torch.full((3,), 1 / 3)), torch.stack([green, blue, red]))
 
 
-def test_autocontrast_is_torchvisions(images):
+def test_autocontrast_equals_torchvision(images):
     dim = images * 0.5 + 0.2
     dim[0] = 0.4  # constant
     assert_close(photometric.autocontrast(dim), each(TF.autocontrast, dim))
     assert torch.equal(photometric.autocontrast(dim)[0], dim[0])
 
 
-def test_posterize_is_torchvisions_for_every_value_and_bits():
+def test_posterize_equals_torchvision_for_every_value_and_bits():
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(8, 3, 1, 1)
     bits = torch.arange(1, 9)
     expected = each(TF.posterize, values, bits).float() / 255
     assert torch.equal(photometric.posterize(values.float() / 255, bits.float()), expected)
 
 
-def test_equalize_is_torchvisions(gray, rgb):
+def test_equalize_equals_torchvision(gray, rgb):
     for images in (gray, rgb):
         assert torch.equal(photometric.equalize(images.float() / 255), TF.equalize(images).float() / 255)
 
@@ -107,7 +107,7 @@ def test_equalize_is_torchvisions(gray, rgb):
     st.integers(0, 255),
     st.integers(0, 255),
 )
-def test_equalize_posterize_and_autocontrast_are_torchvisions_on_any_image(seed, shape, one, other):
+def test_equalize_posterize_and_autocontrast_equal_torchvision_on_random_images(seed, shape, one, other):
     low, high = min(one, other), max(one, other)
     images = torch.from_numpy(np.random.default_rng(seed).integers(low, high, shape, np.uint8, endpoint=True))
     view = images.float() / 255
@@ -119,13 +119,13 @@ def test_equalize_posterize_and_autocontrast_are_torchvisions_on_any_image(seed,
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5, 23])
-def test_blur_is_torchvisions(images, kernel_size):
+def test_blur_equals_torchvision(images, kernel_size):
     sigma = torch.tensor([0.1, 0.2, 0.5, 0.8, 1, 1.5, 2, 10])
     expected = each(lambda image, s: TF.gaussian_blur(image, kernel_size, s), images, sigma)
     assert_close(photometric.blur(images, sigma, kernel_size), expected)
 
 
-def test_erase_is_torchvisions(images):
+def test_erase_equals_torchvision(images):
     boxes = torch.tensor(
         [
             [0, 0, 28, 22],
@@ -157,12 +157,12 @@ NEUTRAL = {
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
-def test_the_neutral_parameter_changes_no_bit(rgb, name):
+def test_neutral_parameter_leaves_images_unchanged(rgb, name):
     images = rgb.float() / 255
     assert torch.equal(NEUTRAL[name](images, torch.ones(8)), images)
 
 
-def test_images_of_five_channels_are_averaged_to_gray():
+def test_gray_of_five_channels_is_their_mean():
     images = torch.rand(2, 5, 6, 7, generator=torch.Generator().manual_seed(0))
     flat = images.mean(dim=(1, 2, 3), keepdim=True).expand_as(images)
     assert_close(photometric.contrast(images, torch.zeros(2)), flat)
@@ -171,7 +171,7 @@ def test_images_of_five_channels_are_averaged_to_gray():
 
 
 @pytest.mark.parametrize("height", [1, 2])
-def test_sharpness_leaves_images_that_are_all_rim_alone(height):
+def test_sharpness_leaves_images_of_border_pixels_unchanged(height):
     images = torch.rand(2, 1, height, 6, generator=torch.Generator().manual_seed(0))
     factor = torch.tensor([0.1, 1.9])
     assert_close(photometric.sharpness(images, factor), each(TF.adjust_sharpness, images, factor))

@@ -11,23 +11,23 @@ from fewlabels.backbones.classifier import MIRRORED, SHIFTED, Classifier
 from fewlabels.backbones.weights import load_backbone, load_classifier, save_backbone, save_classifier
 
 
-def same(first, second) -> bool:
+def same_weights(first, second) -> bool:
     a, b = first.state_dict(), second.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_classifier_comes_back_whole(tmp_path: Path):
+def test_load_classifier_restores_weights_and_metadata(tmp_path: Path):
     model = Classifier("article", ["a", "<script>", "ü"], seed=3)
     model.test_views = MIRRORED
     save_classifier(model, tmp_path / "model.safetensors")
-    back = load_classifier(tmp_path / "model.safetensors")
-    assert same(model, back)
-    assert back.class_names == ("a", "<script>", "ü")
-    assert not back.training
-    assert back.test_views == MIRRORED
+    loaded = load_classifier(tmp_path / "model.safetensors")
+    assert same_weights(model, loaded)
+    assert loaded.class_names == ("a", "<script>", "ü")
+    assert not loaded.training
+    assert loaded.test_views == MIRRORED
 
 
-def test_a_file_that_says_no_more_than_that_there_are_test_views_has_all(tmp_path: Path):
+def test_load_classifier_reads_test_views_of_older_files(tmp_path: Path):
     path = tmp_path / "model.safetensors"
     save_classifier(Classifier("article", ["a"]), path)
     tensors, about = read_weights(path)
@@ -36,7 +36,7 @@ def test_a_file_that_says_no_more_than_that_there_are_test_views_has_all(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["backbone", "classifier"])
-def test_pretrained_weights_reach_the_backbone(tmp_path: Path, kind):
+def test_load_backbone_reads_backbones_and_classifiers(tmp_path: Path, kind):
     trained = Classifier("article", ["a"], seed=1)
     path = tmp_path / "weights.safetensors"
     if kind == "backbone":
@@ -45,22 +45,22 @@ def test_pretrained_weights_reach_the_backbone(tmp_path: Path, kind):
         save_classifier(trained, path)
     model = Classifier("article", ["a", "b"], seed=2)
     load_backbone(model, path)
-    assert same(model.backbone, trained.backbone)
+    assert same_weights(model.backbone, trained.backbone)
 
 
-def test_another_architecture_is_refused_by_name(tmp_path: Path):
+def test_load_backbone_refuses_other_shapes(tmp_path: Path):
     save_backbone(ArticleBackbone(channels=3), tmp_path / "rgb.safetensors", "article")
     with pytest.raises(InputError, match=r"another architecture \(0.weight is \(32, 3, 3, 3\)"):
         load_backbone(Classifier("article", ["a"]), tmp_path / "rgb.safetensors")
 
 
-def test_the_backbone_that_a_file_names_is_the_one_to_ask_for(tmp_path: Path):
+def test_load_backbone_names_the_backbone_of_the_file(tmp_path: Path):
     save_backbone(make_backbone("resnet18", 1), tmp_path / "mine.safetensors", "resnet18")
     with pytest.raises(InputError, match=r"weights of resnet18, not of article\. Choose backbone resnet18"):
         load_backbone(Classifier("article", ["a"]), tmp_path / "mine.safetensors")
 
 
-def test_nothing_is_ever_unpickled(tmp_path: Path):
+def test_load_classifier_never_unpickles(tmp_path: Path):
     class Bomb:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "exploded",))
@@ -84,7 +84,7 @@ def test_nothing_is_ever_unpickled(tmp_path: Path):
         {"kind": "classifier", "backbone": "article", "channels": "1", "class_names": '["a"]', "hidden": "0"},
     ],
 )
-def test_a_file_that_lies_about_itself_is_refused(tmp_path: Path, about):
+def test_load_classifier_refuses_wrong_metadata(tmp_path: Path, about):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", metadata=about)
     with pytest.raises(InputError):
         load_classifier(tmp_path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: the ways that work, and mistakes as one line with exit code 2."""
+"""Test the command line: commands that work, and mistakes that give one line and exit code 2."""
 
 import csv
 import gzip
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from fewlabels.backbones.architectures import ArticleBackbone
 from fewlabels.backbones.classifier import Classifier
 from fewlabels.backbones.weights import load_classifier, save_backbone, save_classifier
-from fewlabels.cli.options import fit_of
+from fewlabels.cli.options import fit_command
 from fewlabels.cli.pretrain import collapse_line
 from fewlabels.data.dataset import decoded_folder
 from fewlabels.data.fashion_mnist import FILES
@@ -34,7 +34,7 @@ COMMANDS = (
     *("article", "check", "fit", "compare", "report", "pretrain", "predict", "suggest"),
     *("embed", "search", "dedupe", "export", "serve", "doctor"),
 )
-OWN = "fit --budget 2s --logger none --out {folder}/out"
+FIT_ON = "fit --budget 2s --logger none --out {folder}/out"
 PRETRAIN = "pretrain {npy} --epochs 1 --batch-size 8 --logger none --out {folder}/new"
 
 
@@ -46,7 +46,7 @@ def model_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A small data folder of the right form, for tests to spoil."""
+    """A small folder of Fashion-MNIST files, for tests to damage."""
     folder = tmp_path / "data"
     folder.mkdir()
     for name in FILES:
@@ -56,14 +56,14 @@ def data(tmp_path: Path) -> Path:
 
 
 def written_idx(fmnist, folder: Path) -> Path:
-    """600 images of the test, more than are read at once, as they are distributed."""
+    """Write 600 test images, more than a batch, in the format in which they are distributed."""
     file = folder / "t10k-images-idx3-ubyte.gz"
     file.write_bytes(gzip.compress(idx_bytes(fmnist.test.images[:600, 0])))
     return file
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
-def test_help_fits_80_columns_and_shows_an_example(command, run_cli, monkeypatch):
+def test_help_fits_80_columns_and_has_an_example(command, run_cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     ran = run_cli(*command, "--help")
     assert ran.code == 0, ran.err
@@ -72,7 +72,7 @@ def test_help_fits_80_columns_and_shows_an_example(command, run_cli, monkeypatch
         assert f"Example: fewlabels {command[0]}" in ran.out
 
 
-def test_fit_then_predict(run_cli, fmnist, tmp_path: Path):
+def test_fit_writes_a_model_that_predict_reads(run_cli, fmnist, tmp_path: Path):
     fitted = run_cli(*FIT, "--out", tmp_path / "fit")
     assert fitted.code == 0, fitted.err
     assert "Expected macro-F1: 0." in fitted.out
@@ -93,7 +93,7 @@ def test_fit_then_predict(run_cli, fmnist, tmp_path: Path):
     assert float(rows[0]["probability"]) == pytest.approx(logits.softmax(dim=1)[0].max().item(), abs=1e-4)
 
 
-def test_own_photos_from_folder_to_predictions(run_cli, fmnist, tmp_path: Path):
+def test_fit_and_predict_work_on_a_folder_of_photos(run_cli, fmnist, tmp_path: Path):
     photos = tmp_path / "photos"
     for row in range(60):
         name = fmnist.train.labels[row] if row < 50 else "_unlabelled"
@@ -105,7 +105,7 @@ def test_own_photos_from_folder_to_predictions(run_cli, fmnist, tmp_path: Path):
     fitted = run_cli("fit", photos, "--strategy", "supervised", "--budget", "1s", "--logger", "none", "--out", tmp_path)
     assert fitted.code == 0, fitted.err
     assert "Left out: 0/torn.png (not an image)" in fitted.out
-    assert "Nothing was kept back for a test" in fitted.out
+    assert "No image was set aside for a test" in fitted.out
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["labels"], result["images"], result["macro_f1"]) == (50, 60, None)
     assert result["left_out"] == {"0/torn.png": "not an image"}
@@ -119,14 +119,14 @@ def test_own_photos_from_folder_to_predictions(run_cli, fmnist, tmp_path: Path):
     assert "1 files could not be read" in predicted.err
 
 
-def test_a_name_is_no_formula(run_cli, model_file: Path, tmp_path: Path):
+def test_predict_escapes_a_name_that_is_a_formula(run_cli, model_file: Path, tmp_path: Path):
     (tmp_path / "p").mkdir()
     Image.new("L", (28, 28)).save(tmp_path / "p" / "=cmd|x.png")
     ran = run_cli("predict", model_file, tmp_path / "p")
     assert ran.out.splitlines()[1].startswith("'=cmd|x.png,")
 
 
-def test_predict_reads_a_folder_of_pictures(run_cli, fmnist, model_file: Path, tmp_path: Path):
+def test_predict_gives_the_same_for_a_folder_and_an_idx_file(run_cli, fmnist, model_file: Path, tmp_path: Path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i, image in enumerate(fmnist.test.read(slice(3))):
@@ -138,13 +138,13 @@ def test_predict_reads_a_folder_of_pictures(run_cli, fmnist, model_file: Path, t
     assert lines == [line.partition(",")[2] for line in from_idx.out.splitlines()[:4]]
 
 
-def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
+def test_pretrain_writes_a_backbone_that_fit_probes(run_cli, fmnist, tmp_path: Path):
     np.save(tmp_path / "images.npy", fmnist.train.first_k(600).images)
     pretrain = ("pretrain", tmp_path / "images.npy", "--epochs", "1", "--logger", "none", "--out", tmp_path / "run")
     ran = run_cli(*pretrain)
     assert ran.code == 0, ran.err
     assert f"Backbone: {tmp_path}/run/backbone.safetensors" in ran.out
-    assert "Collapse: too few steps to tell" in ran.out
+    assert "Collapse: too few steps to detect it" in ran.out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["by_epoch"] == []
     assert result["decided"]["method"] == "mocov2"
@@ -152,25 +152,25 @@ def test_pretrain_then_fit(run_cli, fmnist, tmp_path: Path):
     assert result["engine"]["threads"] >= 1
     assert len(result["curve"]["values"]) == 2
     assert result["guard"]["verdicts"] == []
-    again = run_cli(*pretrain, "--resume")  # nothing is left to do
+    again = run_cli(*pretrain, "--resume")  # all steps are done
     assert again.code == 0, again.err
     fitted = run_cli(*FIT, "--strategy", "probe", "--from", tmp_path / "run", "--out", tmp_path / "fit")
     assert fitted.code == 0, fitted.err
-    assert json.loads((tmp_path / "fit" / "result.json").read_text())["tried"].keys() == {"supervised", "probe"}
+    assert json.loads((tmp_path / "fit" / "result.json").read_text())["candidates"].keys() == {"probe"}
 
 
-def test_a_pretraining_ends_with_what_is_known_of_collapse():
-    long = [{"step": 100}, {"step": 125}]
-    sound = {"verdicts": [], "restarts": 0, "suspected": False}
-    assert collapse_line({**sound, "readings": long}) == "Collapse: none found."
-    assert "too few steps" in collapse_line({**sound, "readings": long[:1]})
-    assert "too few steps" in collapse_line({**sound, "readings": []})
-    bad = {**sound, "verdicts": ["dead units at step 125"], "readings": long}
-    assert collapse_line({**bad, "suspected": True}).endswith("dead units at step 125")
-    assert collapse_line({**bad, "restarts": 1}).endswith("since the run went back.")
+def test_collapse_line_has_verdict_restart_or_number_of_steps():
+    history = [{"step": 100}, {"step": 125}]
+    healthy = {"verdicts": [], "restarts": 0, "suspected": False}
+    assert collapse_line({**healthy, "readings": history}) == "Collapse: none found."
+    assert "too few steps" in collapse_line({**healthy, "readings": history[:1]})
+    assert "too few steps" in collapse_line({**healthy, "readings": []})
+    collapsed = {**healthy, "verdicts": ["dead units at step 125"], "readings": history}
+    assert collapse_line({**collapsed, "suspected": True}).endswith("dead units at step 125")
+    assert collapse_line({**collapsed, "restarts": 1}).endswith("not again after the restart.")
 
 
-def test_names_in_brackets_are_names(run_cli, fmnist, tmp_path: Path):
+def test_fit_prints_class_names_in_brackets_unchanged(run_cli, fmnist, tmp_path: Path):
     rows = ["path,label,split"]
     for row in range(24):
         Image.fromarray(fmnist.train.images[row, 0]).save(tmp_path / f"{row}.png")
@@ -183,7 +183,7 @@ def test_names_in_brackets_are_names(run_cli, fmnist, tmp_path: Path):
     assert "Labels given: 16, all there are" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
 
 
-def test_a_class_whose_name_is_no_text(run_cli, fmnist, tmp_path: Path):
+def test_fit_escapes_a_class_name_that_is_not_text(run_cli, fmnist, tmp_path: Path):
     for row in range(24):
         name = ("b", os.fsdecode(b"caf\xe9"))[row % 2]
         file = tmp_path / "photos" / ("test" if row < 8 else "train") / name / f"{row}.png"
@@ -197,14 +197,14 @@ def test_a_class_whose_name_is_no_text(run_cli, fmnist, tmp_path: Path):
     assert predicted.code == 0, predicted.err
 
 
-def test_the_next_fit_has_a_folder_of_its_own(monkeypatch, tmp_path: Path):
+def test_fit_command_names_a_free_folder(monkeypatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
-    assert fit_of(Path("my table.csv")) == "fewlabels fit 'my table.csv'"
+    assert fit_command(Path("my table.csv")) == "fewlabels fit 'my table.csv'"
     (tmp_path / "runs" / "fit").mkdir(parents=True)
-    assert fit_of(Path("a.csv")) == "fewlabels fit a.csv --out runs/fit2"
+    assert fit_command(Path("a.csv")) == "fewlabels fit a.csv --out runs/fit2"
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(fmnist, tmp_path: Path):
+def test_pretrain_on_a_full_disk_leaves_a_complete_checkpoint(fmnist, tmp_path: Path):
     np.save(tmp_path / "images.npy", fmnist.train.first_k(2560).images)
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -219,24 +219,24 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(fmnist, tmp_path: Path):
     ]
     pretrain += ["--epochs", "5", "--tune", "off", "--checkpoint-seconds", "0"]
     pretrain += ["--out", str(disk / "run")]
-    # A checkpoint has about 13 MB: some fit, then none does.
+    # A checkpoint has about 13 MB, so a few are saved before the disk is full.
     script = (
-        f'mount -t tmpfs -o size=40m none {disk} || exit 77; "$@"; code=$?; cp -r {disk}/run {disk}/../kept; exit $code'
+        f'mount -t tmpfs -o size=40m none {disk} || exit 77; "$@"; code=$?; cp -r {disk}/run {disk}/../copy; exit $code'
     )
     if not shutil.which("unshare"):
-        pytest.skip("no unshare here: a full disk needs a small one to be mounted")
+        pytest.skip("needs unshare to mount a small disk")
     ran = subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", *pretrain], capture_output=True, text=True)
     if ran.returncode == 77 or "unshare" in ran.stderr:
-        pytest.skip("may not mount a small disk here")
+        pytest.skip("mounting a small disk is not permitted")
     assert ran.returncode == 2, ran.stderr
     assert "no room left on the disk" in ran.stderr
     assert ran.stderr.count("\n") == 1
-    found = newest_checkpoint(tmp_path / "kept" / "checkpoints", say=pytest.fail)
+    found = newest_checkpoint(tmp_path / "copy" / "checkpoints", say=pytest.fail)
     assert found is not None
-    assert not list((tmp_path / "kept").rglob("*.tmp"))
+    assert not list((tmp_path / "copy").rglob("*.tmp"))
 
 
-def test_ctrl_c_saves_a_pretraining_and_says_how_to_go_on(fmnist, tmp_path: Path):
+def test_pretrain_saves_on_ctrl_c_and_prints_the_command_to_resume(fmnist, tmp_path: Path):
     np.save(tmp_path / "images.npy", fmnist.train.first_k(2560).images)
     command = [sys.executable, "-m", "fewlabels.cli.app", "pretrain", str(tmp_path / "images.npy"), "--epochs", "500"]
     command += ["--tune", "off", "--logger", "none", "--checkpoint-seconds", "0.2", "--out", str(tmp_path / "run")]
@@ -250,11 +250,11 @@ def test_ctrl_c_saves_a_pretraining_and_says_how_to_go_on(fmnist, tmp_path: Path
     assert "Traceback" not in errors
     step = errors.split("Stopped after step ")[1].split()[0]
     assert (tmp_path / "run" / "checkpoints" / f"step-{step}").is_dir()
-    assert "Go on with: fewlabels pretrain" in errors
+    assert "Resume with: fewlabels pretrain" in errors
     assert errors.rstrip().endswith("--resume")
 
 
-def test_doctor_says_where_the_data_is(run_cli, fmnist):
+def test_doctor_prints_versions_threads_and_folders(run_cli, fmnist):
     (decoded_folder() / "some").mkdir(parents=True)
     (decoded_folder() / "some" / "images.bin").write_bytes(bytes(3 * 2**20))
     ran = run_cli("doctor")
@@ -262,22 +262,22 @@ def test_doctor_says_where_the_data_is(run_cli, fmnist):
     assert torch.__version__.partition("+")[0] in ran.out
     assert "threads" in ran.out
     assert str(fmnist.folder) in ran.out.replace("\n", "")
-    assert ":3MiB;" in "".join(ran.out.split())  # wherever the line is broken
+    assert ":3MiB;" in "".join(ran.out.split())  # without line breaks
 
 
-# Bad input: what is spoiled, the command, and words that the one line must hold.
-Spoil = Callable[[Path, Path], None]
+# Bad input: a function that damages files, the command, and text that the message must contain.
+Damage = Callable[[Path, Path], None]
 
 
 def nothing(data: Path, folder: Path) -> None:
     pass
 
 
-def rewrite(name: str, change: Callable[[bytes], bytes]) -> Spoil:
-    def spoil(data: Path, folder: Path) -> None:
+def rewrite(name: str, change: Callable[[bytes], bytes]) -> Damage:
+    def damage(data: Path, folder: Path) -> None:
         (data / name).write_bytes(change((data / name).read_bytes()))
 
-    return spoil
+    return damage
 
 
 def packed(array: np.ndarray) -> Callable[[bytes], bytes]:
@@ -296,8 +296,8 @@ def pickled_model(data: Path, folder: Path) -> None:
     torch.save({"weights": 1}, folder / "pickle.safetensors")
 
 
-def foreign_model(data: Path, folder: Path) -> None:
-    save_file({"a": torch.zeros(1)}, folder / "foreign.safetensors")
+def other_safetensors(data: Path, folder: Path) -> None:
+    save_file({"a": torch.zeros(1)}, folder / "other.safetensors")
 
 
 def photos(data: Path, folder: Path) -> None:
@@ -334,7 +334,7 @@ def all_torn(data: Path, folder: Path) -> None:
         file.write_bytes(b"torn")
 
 
-def table(*rows: str) -> Spoil:
+def table(*rows: str) -> Damage:
     return lambda data, folder: (folder / "t.csv").write_text("".join(f"{row}\n" for row in rows)) and None
 
 
@@ -342,11 +342,11 @@ def latin_table(data: Path, folder: Path) -> None:
     (folder / "t.csv").write_bytes("path,label\na.png,café\n".encode("latin-1"))
 
 
-def torn(name: str) -> Spoil:
+def torn(name: str) -> Damage:
     return lambda data, folder: (folder / name).write_bytes(b"PAR1 torn") and None
 
 
-def arrays(**named: np.ndarray) -> Spoil:
+def arrays(**named: np.ndarray) -> Damage:
     return lambda data, folder: np.savez(folder / "t.npz", **named)
 
 
@@ -361,7 +361,7 @@ def all_tested(data: Path, folder: Path) -> None:
 
 
 def a_file(data: Path, folder: Path) -> None:
-    (folder / "file").write_text("kept")
+    (folder / "file").write_text("user file")
 
 
 def empty_folder(data: Path, folder: Path) -> None:
@@ -393,7 +393,7 @@ def all_the_same(data: Path, folder: Path) -> None:
     np.save(folder / "images.npy", np.full((40, 28, 28), 7, np.uint8))
 
 
-def one_image_often(data: Path, folder: Path) -> None:
+def two_images_repeated(data: Path, folder: Path) -> None:
     images = np.load(folder / "images.npy")
     np.save(folder / "images.npy", images[np.arange(40) % 2])
 
@@ -408,42 +408,57 @@ BAD = [
         "no such file or folder. Did you mean fashion-mnist",
     ),
     ("a folder without images", empty_folder, "fit {folder}/empty", "empty: no image here (looked for .bmp"),
-    ("a link that leads out", link_out, "OWN photos", "link.png: a link that leads out of"),
-    ("a link to a folder", link_to_folder, "OWN photos", "loop: a link to a folder"),
-    ("nothing labelled", unlabelled, "OWN photos", "photos: no image has a label"),
-    ("one class", one_class, "OWN photos", "1 class with labels: 2 are needed"),
-    ("nothing readable", all_torn, "OWN photos", "6.png: not an image; nor can another"),
+    ("a link to another folder", link_out, "FIT_ON photos", "link.png: a link that leads out of"),
+    ("a link to a folder", link_to_folder, "FIT_ON photos", "loop: a link to a folder"),
+    ("nothing labelled", unlabelled, "FIT_ON photos", "photos: no image has a label"),
+    ("one class", one_class, "FIT_ON photos", "Only one class is labelled"),
+    ("nothing readable", all_torn, "FIT_ON photos", "6.png: not an image. No other sampled image"),
     ("neither folder nor table", a_file, "fit {folder}/file", "file: neither a folder nor a table"),
-    ("a table without paths", table("file,label", "0.png,cat"), "OWN t.csv", "no column 'path'; found file, label"),
-    ("a table with a typing error", table("paht,label", "0.png,cat"), "OWN t.csv", "Did you mean paht?"),
-    ("an empty table", table("path,label"), "OWN t.csv", "t.csv: no rows"),
-    ("an empty file", table(), "OWN t.csv", "no column 'path'; found none"),
-    ("a short row", table("path,label", "a.png,cat", "b.png"), "OWN t.csv", "t.csv, row 3: 1 cells, the head has 2"),
-    ("two equal columns", table("path,label,label", "a.png,a,b"), "OWN t.csv", "two columns have the same name"),
-    ("a path twice", table("path", "a.png", "a.png"), "OWN t.csv", "row 3: a.png is in row 2, too"),
-    ("a row without a path", table("path,label", ",cat"), "OWN t.csv", "row 2: no path"),
-    ("a path that leads out", table("path", "../data/x.png"), "OWN t.csv", "row 2: ../data/x.png leads out of"),
-    ("an absolute path", table("path", "/etc/passwd"), "OWN t.csv", "row 2: /etc/passwd is absolute"),
-    ("a drive", table("path", "C:\\x.png"), "OWN t.csv", "is absolute. Give the path from the table's folder"),
-    ("an unknown split", table("path,split", "a.png,valid"), "OWN t.csv", "row 2: split 'valid' is not train or test"),
-    ("a file that is not there", table("path,label", "a.png,x"), "OWN t.csv", "a.png: [Errno 2]"),
-    ("an open quote", table("path", '"a.png'), "OWN t.csv", "t.csv: not a whole table"),
-    ("a table of another encoding", latin_table, "OWN t.csv", "t.csv: not UTF-8 text"),
-    ("a torn parquet", torn("t.parquet"), "OWN t.parquet", "t.parquet: not a whole parquet file"),
-    ("a torn npz", torn("t.npz"), "OWN t.npz", "t.npz: not a whole .npz file"),
-    ("a torn hdf5", torn("t.h5"), "OWN t.h5", "t.h5: not a whole HDF5 file"),
-    ("arrays without images", arrays(x=np.zeros(3)), "OWN t.npz", "t.npz, x: float64 (3,), not numbers [N, H, W]"),
-    ("arrays of other lengths", arrays(images=GRAY, labels=np.arange(3)), "OWN t.npz", "3 labels for 4 images"),
-    ("a pickle in an npz", arrays(images=np.array([{}], object)), "OWN t.npz", "not a whole .npz file of numbers"),
-    ("a size for arrays", arrays(images=GRAY), "OWN t.npz --size 28", "Leave out --size"),
+    ("a table without paths", table("file,label", "0.png,cat"), "FIT_ON t.csv", "no column 'path'; found file, label"),
+    ("a table with a typing error", table("paht,label", "0.png,cat"), "FIT_ON t.csv", "Did you mean paht?"),
+    ("an empty table", table("path,label"), "FIT_ON t.csv", "t.csv: no rows"),
+    ("an empty file", table(), "FIT_ON t.csv", "no column 'path'; found none"),
+    (
+        "a short row",
+        table("path,label", "a.png,cat", "b.png"),
+        "FIT_ON t.csv",
+        "t.csv, row 3: 1 cells, the header has 2",
+    ),
+    ("two equal columns", table("path,label,label", "a.png,a,b"), "FIT_ON t.csv", "two columns have the same name"),
+    ("a path twice", table("path", "a.png", "a.png"), "FIT_ON t.csv", "row 3: a.png is in row 2, too"),
+    ("a row without a path", table("path,label", ",cat"), "FIT_ON t.csv", "row 2: no path"),
+    ("a path outside of the folder", table("path", "../data/x.png"), "FIT_ON t.csv", "row 2: ../data/x.png is outside"),
+    ("an absolute path", table("path", "/etc/passwd"), "FIT_ON t.csv", "row 2: /etc/passwd is outside"),
+    ("a drive", table("path", "C:\\x.png"), "FIT_ON t.csv", "is outside"),
+    (
+        "an unknown split",
+        table("path,split", "a.png,valid"),
+        "FIT_ON t.csv",
+        "row 2: split 'valid' is not train or test",
+    ),
+    ("a file that is not there", table("path,label", "a.png,x"), "FIT_ON t.csv", "a.png: [Errno 2]"),
+    ("an open quote", table("path", '"a.png'), "FIT_ON t.csv", "t.csv: not a whole table"),
+    ("a table of another encoding", latin_table, "FIT_ON t.csv", "t.csv: not UTF-8 text"),
+    ("a torn parquet", torn("t.parquet"), "FIT_ON t.parquet", "t.parquet: not a whole parquet file"),
+    ("a torn npz", torn("t.npz"), "FIT_ON t.npz", "t.npz: not a whole .npz file"),
+    ("a torn hdf5", torn("t.h5"), "FIT_ON t.h5", "t.h5: not a whole HDF5 file"),
+    ("arrays without images", arrays(x=np.zeros(3)), "FIT_ON t.npz", "t.npz, x: float64 (3,), not numbers [N, H, W]"),
+    ("arrays of other lengths", arrays(images=GRAY, labels=np.arange(3)), "FIT_ON t.npz", "3 labels for 4 images"),
+    ("a pickle in an npz", arrays(images=np.array([{}], object)), "FIT_ON t.npz", "not a whole .npz file of numbers"),
+    ("a size for arrays", arrays(images=GRAY), "FIT_ON t.npz --size 28", "Leave out --size"),
     ("a size for a .npy", nothing, PRETRAIN + " --size 28", "Leave out --size"),
-    ("a size of nothing", nothing, "OWN photos --size 2", "--size 2: must be 8 or more"),
-    ("images alone", arrays(images=GRAY), "OWN t.npz", "t.npz: no image has a label. Name some"),
-    ("more labels than there are", photos, "OWN photos --labels 7", "Ask for 1 to 6"),
-    ("a backbone of another size", photos, "OWN photos --backbone article --size 40", "backbone article takes 28x28"),
-    ("a test of nothing", photos, "compare {folder}/photos", "6 labelled images give a test of 0, 10 are needed"),
-    ("a group on both sides", divided_group, "OWN t.csv", "group p: images in training and in test"),
-    ("all for the test", all_tested, "OWN t.csv", "every image is for the test"),
+    ("a size of nothing", nothing, "FIT_ON photos --size 2", "--size 2: must be 8 or more"),
+    ("images alone", arrays(images=GRAY), "FIT_ON t.npz", "t.npz: no image has a label. Add labels"),
+    ("more labels than there are", photos, "FIT_ON photos --labels 7", "Ask for 1 to 6"),
+    (
+        "a backbone of another size",
+        photos,
+        "FIT_ON photos --backbone article --size 40",
+        "backbone article takes 28x28",
+    ),
+    ("an empty test set", photos, "compare {folder}/photos", "6 labelled images give a test set of 0; 10 are needed"),
+    ("a group on both sides", divided_group, "FIT_ON t.csv", "group p: images in training and in test"),
+    ("all for the test", all_tested, "FIT_ON t.csv", "every image is for the test"),
     (
         "a wanted precision of 2",
         nothing,
@@ -460,7 +475,7 @@ BAD = [
     ("no labels", nothing, "FIT --labels 0", "labels 0"),
     ("more labels than data", nothing, "FIT --labels 41", "Ask for 1 to 40"),
     ("labels not a number", nothing, "FIT --labels many", "'--labels'"),
-    ("one label", nothing, "FIT --labels 1", "1 class with labels: 2 are needed"),
+    ("one label", nothing, "FIT --labels 1", "Only one class is labelled"),
     ("no time", nothing, "FIT --budget 0s", "budget 0 s: must be above 0"),
     ("a time without a unit", nothing, "FIT --budget 10", "--budget 10: not a time. Write it like 90s"),
     ("unknown strategy", nothing, "FIT --strategy selftrian", "Did you mean selftrain"),
@@ -476,7 +491,7 @@ BAD = [
     ("other architecture", rgb_backbone, "FIT --from {folder}/rgb.safetensors", "another architecture"),
     ("missing weights", nothing, "FIT --from {folder}/none.safetensors", "none.safetensors: no such model file"),
     ("pickled model", pickled_model, "predict {folder}/pickle.safetensors x.png", "not a whole safetensors file"),
-    ("foreign model", foreign_model, "predict {folder}/foreign.safetensors x.png", "holds no classifier"),
+    ("file of another program", other_safetensors, "predict {folder}/other.safetensors x.png", "holds no classifier"),
     ("missing model", nothing, "predict {folder}/none x.png", "none: no such model file"),
     ("a folder for a table", nothing, "predict {model} {folder} -o .", "Choose another name with --out"),
     ("no such array to check", nothing, "check {folder}/none.npz", "none.npz: no such file or folder"),
@@ -484,7 +499,7 @@ BAD = [
     ("missing images", nothing, "predict {model} {folder}/none", "none: no such file or folder"),
     ("empty folder", empty_folder, "predict {model} {folder}/empty", "no image here"),
     ("a folder that holds a run", a_run, "PRETRAIN", "new: holds a run. Add --resume"),
-    ("nothing to go on with", nothing, "PRETRAIN --resume", "new: no run to go on with"),
+    ("no run to resume", nothing, "PRETRAIN --resume", "new: no run to resume"),
     ("no such npy", nothing, "pretrain {folder}/none.npy --logger none", "none.npy: no such file"),
     ("npy of floats", floats, "PRETRAIN", "images.npy: pixels are float32, not uint8"),
     (
@@ -497,19 +512,19 @@ BAD = [
     ("unknown preset", nothing, "PRETRAIN --preset moco", "--preset moco: no such choice"),
     ("unknown network of timm", nothing, "PRETRAIN --backbone timm/resnet51", "timm/resnet50"),
     ("images that are all the same", all_the_same, "PRETRAIN", "all the same. Pass images that differ"),
-    ("two images over and over", one_image_often, "PRETRAIN", "5% of 40 images are distinct"),
+    ("two images repeated", two_images_repeated, "PRETRAIN", "5% of 40 images are distinct"),
     ("a probe without labels", nothing, "PRETRAIN --probe", "has no labels to use"),
-    ("auto with a rate", nothing, "PRETRAIN --method auto --lr 0.1", "--method auto: chooses by itself"),
-    ("no weights to begin with", nothing, "PRETRAIN --start-from {folder}/none.safetensors", "no such model file"),
+    ("auto with a rate", nothing, "PRETRAIN --method auto --lr 0.1", "--method auto: selects the settings"),
+    ("no initial weights", nothing, "PRETRAIN --start-from {folder}/none.safetensors", "no such model file"),
     (
         "weights of another kind",
         a_file,
         "PRETRAIN --backbone timm/resnet18 --start-from {folder}/file",
         "no such .safe",
     ),
-    ("a batch of two", nothing, "PRETRAIN --batch-size 2", "smaller --accumulate. To go on regardless, add --resume"),
+    ("a batch of two", nothing, "PRETRAIN --batch-size 2", "smaller --accumulate. To continue anyway, add --resume"),
     ("collapse by half", nothing, "PRETRAIN --on-collapse half", "--on-collapse half: no such choice"),
-    ("images too small", tiny, "PRETRAIN --backbone timm/convnext_atto", "views of 8x8 pixels: not what backbone timm"),
+    ("images too small", tiny, "PRETRAIN --backbone timm/convnext_atto", "views of 8x8 pixels: backbone timm"),
     ("unknown backbone", nothing, "PRETRAIN --backbone vgg", "backbone 'vgg': no such backbone"),
     ("unknown views", nothing, "PRETRAIN --views mirror", "--views mirror: no such choice"),
     ("colour views of gray images", nothing, "PRETRAIN --views rgb-small", "needs 3 channels; the images have 1"),
@@ -523,18 +538,18 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "command", "words"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_mistake_is_one_line_and_loses_nothing(
-    run_cli, data: Path, model_file: Path, tmp_path: Path, spoil, command: str, words: str
+@pytest.mark.parametrize(("damage", "command", "message"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_mistake_gives_one_line_and_changes_no_file(
+    run_cli, data: Path, model_file: Path, tmp_path: Path, damage, command: str, message: str
 ):
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.safetensors").write_text("the user's own")
     np.save(tmp_path / "images.npy", noise(40, 28, 28))
-    spoil(data, tmp_path)
+    damage(data, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     command = command.replace("PRETRAIN", PRETRAIN, 1)
-    command = command.replace("OWN ", f"{OWN} {{folder}}/", 1)
+    command = command.replace("FIT_ON ", f"{FIT_ON} {{folder}}/", 1)
     line = command.replace("FIT", " ".join(FIT) + " --out {folder}/out --data {data}", 1)
     ran = run_cli(
         *(
@@ -545,13 +560,13 @@ def test_a_mistake_is_one_line_and_loses_nothing(
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert ran.err.startswith("fewlabels: ")
-    assert words in ran.err
+    assert message in ran.err
     assert "Traceback" not in ran.out + ran.err
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".fewlabels"}
     assert after == before
 
 
-def in_a_small_world(data: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
+def fit_with_file_limit(data: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
     """Run fit in a process that may write no file larger than ``limit`` bytes."""
     return subprocess.run(
         [sys.executable, "-m", "fewlabels.cli.app", *FIT, "--data", str(data), "--out", str(out)],
@@ -561,37 +576,37 @@ def in_a_small_world(data: Path, out: Path, limit: int) -> subprocess.CompletedP
     )
 
 
-def one_line_about_a_full_disk(ran: subprocess.CompletedProcess[str]) -> None:
+def assert_disk_full_message(ran: subprocess.CompletedProcess[str]) -> None:
     assert ran.returncode == 2, ran.stderr
     assert "no room left on the disk" in ran.stderr
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_write_that_is_cut_short_leaves_the_old_file_whole(data: Path, tmp_path: Path):
+def test_fit_with_a_failed_write_leaves_the_old_model_unchanged(data: Path, tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.safetensors").write_text("the user's own")
-    one_line_about_a_full_disk(in_a_small_world(data, out, limit=100_000))  # a model has 640 kB
+    assert_disk_full_message(fit_with_file_limit(data, out, limit=100_000))  # a model has 640 kB
     assert (out / "model.safetensors").read_text() == "the user's own"
     assert sorted(path.name for path in out.iterdir()) == [".fewlabels", "model.safetensors", "stages"]
     assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".safetensors") and path.parent != out]
 
 
-def test_a_disk_that_is_really_full(data: Path, tmp_path: Path):
+def test_fit_on_a_full_disk_gives_one_line(data: Path, tmp_path: Path):
     disk = tmp_path / "disk"
     disk.mkdir()
     fit = [sys.executable, "-m", "fewlabels.cli.app", *FIT, "--data", str(data), "--out", str(disk / "out")]
     script = f'mount -t tmpfs -o size=200k none {disk} || exit 77; "$@"; code=$?; ls -A {disk}/out; exit $code'
     if not shutil.which("unshare"):
-        pytest.skip("no unshare here: a full disk needs a small one to be mounted")
+        pytest.skip("needs unshare to mount a small disk")
     ran = subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", *fit], capture_output=True, text=True)
     if ran.returncode == 77 or "unshare" in ran.stderr:
-        pytest.skip("may not mount a small disk here")
-    one_line_about_a_full_disk(ran)
+        pytest.skip("mounting a small disk is not permitted")
+    assert_disk_full_message(ran)
     assert ran.stdout.splitlines()[-2:] == [".fewlabels", "stages"]
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
+def test_article_prints_the_command_to_resume_on_ctrl_c(tmp_path: Path):
     command = [
         sys.executable,
         "-m",
@@ -608,7 +623,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests started in the background, as by nohup, pass on that Ctrl-C is ignored.
+        # A test that runs in the background, as under nohup, ignores SIGINT, and its child processes inherit this.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 60
@@ -618,12 +633,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path):
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "Stopped; what is done is saved. Go on with: fewlabels article --quick" in errors
+    assert "Stopped. Completed work is saved. Resume with: fewlabels article --quick" in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_without_ray_it_says_how_to_get_it(run_cli, monkeypatch):
+def test_compare_without_ray_prints_the_install_command(run_cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "fewlabels.compare.on_ray", raising=False)
     ran = run_cli("compare", "fashion-mnist", "--engine", "ray")

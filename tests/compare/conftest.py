@@ -1,54 +1,78 @@
-"""A comparison in miniature: real images, trainings of a few steps."""
+"""Fixtures of a small comparison: real images, and time limits in which networks train for a few steps."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fewlabels._internal.files import write_json
 from fewlabels.augment.recipes import RECIPES, fit_views
-from fewlabels.compare.cells import Bench
+from fewlabels.compare import cells
+from fewlabels.compare.cells import Experiment
 from fewlabels.compare.plan import CompareSettings
-from fewlabels.fit.arms import SelfTrain
+from fewlabels.fit.schedule import CostModel
 from fewlabels.training.callbacks import Observer
-from fewlabels.training.tuning import Choice
+from fewlabels.training.run_folder import execution_file
+from fewlabels.training.tuning import StepExecution
 
-SMALL: dict[str, Any] = {"labels": (30,), "pairs": 2, "budget": 600.0, "methods": ("simclr",)}
+SETTINGS = CompareSettings(labels=(30,), pairs=2, budget=600.0, methods=("simclr",))
 
 
 @pytest.fixture
-def bench(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def experiment(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Experiment]:
+    """A comparison of 256 training images on a machine so slow that trainings have few steps, with one thread each."""
+    replace_measurements(monkeypatch)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     train, test = fmnist.train.first_k(256), fmnist.test.first_k(80)
-    settings = CompareSettings(**SMALL)
-    bench = Bench(settings, train, test, RECIPES["gray-small"], fit_views(1), tmp_path / "compare", Observer)
-    monkeypatch.setattr(SelfTrain, "fewest", 1)
-    slow(bench)
-    return bench
+    yield Experiment(SETTINGS, train, test, RECIPES["gray-small"], fit_views(1), tmp_path / "compare", Observer)
+    torch.set_num_threads(before)
 
 
-def of_one_pair(bench: Bench) -> Bench:
-    """Which has as much time for that one as it had for two."""
-    settings = replace(bench.settings, pairs=1, budget=bench.settings.budget / bench.settings.pairs)
-    bench = replace(bench, settings=settings)
-    slow(bench)
-    return bench
+def with_one_pair(experiment: Experiment) -> Experiment:
+    """The experiment with one pair, whose trainings have the same time limits."""
+    settings = replace(experiment.settings, pairs=1, budget=experiment.settings.budget / experiment.settings.pairs)
+    return replace(experiment, settings=settings)
 
 
-def slow(bench: Bench, epochs: int = 1) -> None:
-    """Note speeds of a machine that does few steps of each training in the time it has.
+def replace_measurements(monkeypatch: pytest.MonkeyPatch, epochs: int = 1) -> None:
+    """Replace the functions that measure this machine. The experiment itself writes their results to its folder.
 
     Args:
-        bench: whose speeds.
-        epochs: of a pretraining.
+        monkeypatch: pytest's fixture.
+        epochs: of each pretraining.
     """
-    seconds = round(bench.settings.seconds("pretrain"))
-    often = bench.seconds_of("fit") / 8
-    paces = {"supervised": bench.seconds_of("supervised") / 3.1, "finetune": bench.seconds_of("finetune") / 3.1}
-    paces |= {"selftrain": often, "student": often}
-    paces |= dict.fromkeys(("image", "teacher", "features", "kernel"), 0.0)
-    speeds: dict[str, Any] = {f"paces of a fit, {bench.computed}": paces}
-    quick = {"epochs": epochs, "engine": asdict(Choice(1))}
-    speeds |= {f"{method} in {seconds} s, {bench.computed}": quick for method in bench.settings.methods}
-    speeds["threads"] = 1
-    write_json(bench.folder / "speeds.json", speeds)
+
+    class TimedPretraining:
+        """Stands in for a pretraining that is run to measure its speed."""
+
+        def __init__(self, source: Any, views: Any, settings: Any, folder: Path, *others: Any) -> None:
+            self.folder = folder
+
+        def epochs_in(self, seconds: float) -> int:
+            write_json(execution_file(self.folder), asdict(StepExecution(1)))
+            return epochs
+
+    monkeypatch.setattr(cells, "Pretraining", TimedPretraining)
+    monkeypatch.setattr(cells, "measured_costs", lambda *args: slow_costs())
+
+
+def slow_costs() -> CostModel:
+    """Costs by which fine-tuning has two steps, and self-training and distillation have too little time."""
+    limit = SETTINGS.seconds("finetune")
+    return CostModel(
+        clock=True,
+        supervised_step=limit / 2.1,
+        self_training_step=limit,
+        student_image=limit,
+        step=limit,
+        predict_image=0.0,
+        teacher_predict_image=0.0,
+        feature_image=0.0,
+        kernel_value=0.0,
+        neighbour_value=0.0,
+        smoothed_image=0.0,
+    )

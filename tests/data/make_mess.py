@@ -1,4 +1,4 @@
-"""A messy folder of real images, with every fault noted: ``python -m tests.data.make_mess FOLDER``."""
+"""Write a messy folder of real images, with a record of every fault: ``python -m tests.data.make_mess FOLDER``."""
 
 import csv
 import io
@@ -16,70 +16,74 @@ from PIL import Image, ImageDraw
 from fewlabels.data.source import ArraySource
 
 LABELLED, UNLABELLED, LOOSE = 105, 120, 20
-"""Sound images: of each class, in ``_unlabelled``, and beside the class folders."""
+"""Number of images without faults: of each class, in ``_unlabelled``, and outside of all subfolders."""
 RARE, FEW = "Bag", 3
-"""A class with fewer labels than it needs."""
+"""A class with too few labels, and their number."""
 FLIPPED, COPIED, SAVED_ANEW, NEAR = 45, 30, 20, 30
+"""Number of wrong labels, copied files, copies in another lossless format, and near-duplicates."""
 CONFLICTING = 15
+"""Number of copies with another label than the original."""
 NAMES = (
     "{n:04}", "{n:04}", "{n:04}", "{n:04}", "{n:04}", "IMG {n:04} (1)", "été_{n:04}", "写真 {n:04}", "a,'b\" {n:04}",
     "<b>{n:04}&amp;", "[red]{n:04}", "=1+{n:04}", "-{n:04}", " {n:04}",
 )  # fmt: skip
-EXIF_ORIENTATION, ON_ITS_SIDE = 0x0112, 6
+"""Patterns of file names, some of them difficult for shells, spreadsheets or HTML."""
+EXIF_ORIENTATION, ROTATED = 0x0112, 6
+"""EXIF tag of the orientation, and its value for an image that must be rotated clockwise."""
 
 
 @dataclass
 class Planted:
-    """What is wrong with the folder; paths are relative to it, with slashes."""
+    """The faults of a folder; paths are relative to it, with slashes."""
 
     folder: Path
     labels: dict[str, str] = field(default_factory=dict)
-    """Of every file, as its place says; empty: none."""
+    """Label by file, from its subfolder; empty: unlabelled."""
     corrupt: list[str] = field(default_factory=list)
     duplicates: dict[str, str] = field(default_factory=dict)
-    """By copy, the original."""
+    """Original by copy."""
     conflicting: list[str] = field(default_factory=list)
-    """Copies that have another label than the original."""
+    """Copies with another label than the original."""
     near: dict[str, str] = field(default_factory=dict)
-    """By altered copy, the original."""
+    """Original by altered copy."""
     constant: list[str] = field(default_factory=list)
     flipped: dict[str, str] = field(default_factory=dict)
-    """By image with a wrong label, the right one."""
-    foreign: list[str] = field(default_factory=list)
+    """Correct label by image with a wrong label."""
+    outliers: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     table: Path | None = None
     leaks: dict[str, str] = field(default_factory=dict)
-    """By training image, what it is a copy of in the test."""
+    """Test image by training image that is a copy of it."""
     divided: dict[str, list[str]] = field(default_factory=dict)
-    """By group that is in training and in test, its training images."""
+    """Training images by group that is in training and in test."""
 
 
 def make_mess(folder: Path, fmnist_train: ArraySource, seed: int = 0) -> Planted:
-    """Write about 1,400 files, faults among them."""
+    """Write about 1,400 files, with and without faults."""
     return _Mess(folder, fmnist_train, np.random.default_rng(seed)).made()
 
 
 def make_leaky_table(planted: Planted, seed: int = 0) -> Planted:
-    """Write ``table.csv`` into the folder: all its files, with copies and groups on both sides of a split."""
+    """Write ``table.csv`` with all files of the folder, and with copies and groups in both training and test."""
     rng = np.random.default_rng([seed, 1])
     copies = planted.duplicates | planted.near
-    tied = set(copies) | set(copies.values())
+    in_pairs = set(copies) | set(copies.values())
     split = {name: "test" if rng.random() < 0.2 else "train" for name in planted.labels}
     for copy, original in copies.items():
         split[copy] = split[original]
-    torn = [*list(planted.duplicates)[:5], *list(planted.duplicates)[-5:], *list(planted.near)[::3]]
-    for copy in torn:
+    leaking = [*list(planted.duplicates)[:5], *list(planted.duplicates)[-5:], *list(planted.near)[::3]]
+    for copy in leaking:
         split[copy], split[copies[copy]] = "train", "test"
-    planted.leaks = {copy: copies[copy] for copy in torn}
+    planted.leaks = {copy: copies[copy] for copy in leaking}
     group = dict.fromkeys(planted.labels, "")
-    plain = [name for name in planted.labels if planted.labels[name] and name not in tied | set(planted.corrupt)]
+    plain = [name for name in planted.labels if planted.labels[name] and name not in in_pairs | set(planted.corrupt)]
     rng.shuffle(plain)
     for number in range(12):
         members = plain[8 * number : 8 * number + 8]
-        for place, name in enumerate(members):
+        for index, name in enumerate(members):
             group[name], split[name] = f"patient {number}", "train" if number % 2 else "test"
-            if number < 2:  # these two are on both sides
-                split[name] = "train" if place < 5 else "test"
+            if number < 2:  # these two are in training and test
+                split[name] = "train" if index < 5 else "test"
         if number < 2:
             planted.divided[f"patient {number}"] = members[:5]
     planted.table = planted.folder / "table.csv"
@@ -92,7 +96,7 @@ def make_leaky_table(planted: Planted, seed: int = 0) -> Planted:
 
 
 def make_channels(folder: Path, fmnist_train: ArraySource, number: int = 60) -> Path:
-    """Write TIFF files of five channels with 16 bits, two classes of them, one file twice."""
+    """Write 16-bit TIFF files with five channels, of two classes, and a copy of one file."""
     for row in np.flatnonzero(fmnist_train.labels < 2)[:number]:
         file = folder / str(fmnist_train.labels[row]) / f"{row}.tif"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,12 +112,12 @@ class _Mess:
         self.planted = Planted(folder)
         self.class_names = [name.replace("/", "_") for name in train.class_names]
         self.numbers = iter(range(10_000))
-        self.fresh = {cls: self._rows(cls) for cls in range(len(self.class_names))}
-        self.sound: list[tuple[str, np.ndarray, str]] = []
-        """Name, pixels and label of images that are saved without loss, and in the right folder."""
+        self.unused = {cls: self._rows(cls) for cls in range(len(self.class_names))}
+        self.lossless: list[tuple[str, np.ndarray, str]] = []
+        """Name, pixels and label of images that are saved without loss and with the right label."""
 
     def _rows(self, cls: int) -> Iterator[int]:
-        """Rows of a class in random order, of which no two images are equal."""
+        """Yield rows of a class in random order, without images of equal pixels."""
         seen: set[bytes] = set()
         for row in self.rng.permutation(np.flatnonzero(self.train.labels == cls)).tolist():
             content = self.train.images[row].tobytes()
@@ -134,72 +138,72 @@ class _Mess:
             cls, other = self.rng.choice(common, 2, replace=False)
             name = self._image(int(cls), self.class_names[other])
             self.planted.flipped[name] = self.class_names[cls]
-        originals = iter([self.sound[at] for at in self.rng.permutation(len(self.sound))])
+        originals = iter([self.lossless[index] for index in self.rng.permutation(len(self.lossless))])
         for number in range(COPIED + SAVED_ANEW):
             self._duplicate(number, *next(originals))
         for number in range(NEAR):
             self._near_duplicate(number, *next(originals))
         self._constants()
-        self._foreign()
+        self._outliers()
         self._corrupt()
         self._ignored()
         return self.planted
 
-    def _image(self, cls: int, place: str) -> str:
-        """Write an image of a class that has not been written yet; gives its path."""
-        pixels = self.train.images[next(self.fresh[cls]), 0]
+    def _image(self, cls: int, subfolder: str) -> str:
+        """Write an unused image of a class; return its path."""
+        pixels = self.train.images[next(self.unused[cls]), 0]
         number = next(self.numbers)
         suffix, save, lossless = SAVERS[number % len(SAVERS)]
-        name = self._place(place, NAMES[number % len(NAMES)].format(n=number) + suffix)
+        name = self._path(subfolder, NAMES[number % len(NAMES)].format(n=number) + suffix)
         save(pixels, self.planted.folder / name)
-        if lossless and place == self.class_names[cls] and place != RARE:
-            self.sound.append((name, pixels, place))
+        if lossless and subfolder == self.class_names[cls] and subfolder != RARE:
+            self.lossless.append((name, pixels, subfolder))
         return name
 
-    def _place(self, place: str, file: str) -> str:
-        """The path below the folder; its label is noted."""
-        name = f"{place}/{file}" if place else file
+    def _path(self, subfolder: str, file: str) -> str:
+        """Return a path relative to the folder, and record its label."""
+        name = f"{subfolder}/{file}" if subfolder else file
         (self.planted.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        self.planted.labels[name] = "" if place in ("", "_unlabelled") else place
+        self.planted.labels[name] = "" if subfolder in ("", "_unlabelled") else subfolder
         return name
 
     def _duplicate(self, number: int, original: str, pixels: np.ndarray, label: str) -> None:
-        """The file again, or its pixels in another lossless format; some under another class."""
-        place = label if number % 2 else "_unlabelled"
+        """Write a copy of the file, or its pixels in another lossless format; some with another class."""
+        subfolder = label if number % 2 else "_unlabelled"
         if number % 3 == 0 and len(self.planted.conflicting) < CONFLICTING:
-            place = self.class_names[(self.class_names.index(label) + 1) % self.class_names.index(RARE)]
+            subfolder = self.class_names[(self.class_names.index(label) + 1) % self.class_names.index(RARE)]
         if number < COPIED:
-            name = self._place(place, f"copy {number}{Path(original).suffix}")
+            name = self._path(subfolder, f"copy {number}{Path(original).suffix}")
             shutil.copyfile(self.planted.folder / original, self.planted.folder / name)
         else:
             suffix, options = LOSSLESS[number % len(LOSSLESS)]
-            name = self._place(place, f"anew {number}{suffix}")
+            name = self._path(subfolder, f"anew {number}{suffix}")
             _as_image(pixels).save(self.planted.folder / name, **options)
         self.planted.duplicates[name] = original
         if self.planted.labels[name] not in ("", label):
             self.planted.conflicting.append(name)
 
     def _near_duplicate(self, number: int, original: str, pixels: np.ndarray, label: str) -> None:
-        alter = (_recompressed, _relit, _resized, _shifted)[number % 4]
-        name = self._place(label if number % 3 else "_unlabelled", f"near {number}.png")
+        alter = (_recompressed, _changed_brightness, _resized, _shifted)[number % 4]
+        name = self._path(label if number % 3 else "_unlabelled", f"near {number}.png")
         _as_image(alter(pixels, self.rng)).save(self.planted.folder / name)
         self.planted.near[name] = original
 
     def _constants(self) -> None:
         for number, gray in enumerate((0, 255, 0, 127, 64)):
-            name = self._place(self.class_names[number], f"plain {number}.png")
+            name = self._path(self.class_names[number], f"plain {number}.png")
             Image.new("L", (28, 28), gray).save(self.planted.folder / name)
             self.planted.constant.append(name)
 
-    def _foreign(self) -> None:
-        for number, pixels in enumerate(_foreign_images(self.rng)):
-            name = self._place("_unlabelled" if number % 2 else self.class_names[number], f"screenshot {number}.png")
+    def _outliers(self) -> None:
+        for number, pixels in enumerate(_outlier_images(self.rng)):
+            name = self._path("_unlabelled" if number % 2 else self.class_names[number], f"screenshot {number}.png")
             _as_image(pixels).save(self.planted.folder / name)
-            self.planted.foreign.append(name)
+            self.planted.outliers.append(name)
 
     def _corrupt(self) -> None:
-        for number, (suffix, content) in enumerate(_torn_files(self.train.images[:20, 0])):
-            name = self._place(self.class_names[number % 4] if number % 2 else "", f"torn {number}{suffix}")
+        for number, (suffix, content) in enumerate(_corrupt_files(self.train.images[:20, 0])):
+            name = self._path(self.class_names[number % 4] if number % 2 else "", f"torn {number}{suffix}")
             (self.planted.folder / name).write_bytes(content)
             self.planted.corrupt.append(name)
 
@@ -218,7 +222,7 @@ def _as_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-# Ways to save [H, W] of 8 bits: suffix, function, and whether the pixels come back as they were.
+# Functions that save uint8 [H, W]. ``SAVERS`` has suffix, function, and whether it is lossless.
 
 
 def _plainly(**options: Any) -> Callable[[np.ndarray, Path], None]:
@@ -230,7 +234,7 @@ def _sixteen_bits(pixels: np.ndarray, file: Path) -> None:
 
 
 def _transparent(pixels: np.ndarray, file: Path) -> None:
-    """The corner lets the paper through."""
+    """Save the image with a transparent corner."""
     image = _as_image(pixels).convert("RGBA")
     image.paste((0, 0, 0, 0), (0, 0, 4, 4))
     image.save(file)
@@ -240,13 +244,13 @@ def _palette(pixels: np.ndarray, file: Path) -> None:
     _as_image(pixels).convert("RGB").quantize(64).save(file)
 
 
-def _print_colours(pixels: np.ndarray, file: Path) -> None:
+def _cmyk(pixels: np.ndarray, file: Path) -> None:
     _as_image(pixels).convert("RGB").convert("CMYK").save(file, quality=95)
 
 
-def _on_its_side(pixels: np.ndarray, file: Path) -> None:
+def _rotated(pixels: np.ndarray, file: Path) -> None:
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = ON_ITS_SIDE
+    exif[EXIF_ORIENTATION] = ROTATED
     _as_image(pixels).transpose(Image.Transpose.ROTATE_90).save(file, exif=exif, quality=95)
 
 
@@ -256,13 +260,13 @@ def _tinted(pixels: np.ndarray, file: Path) -> None:
 
 
 def _of_size(width: int, height: int) -> Callable[[np.ndarray, Path], None]:
-    """On a black ground where the sides differ."""
+    """Return a saver that resizes the image, with black borders if the sides differ."""
 
     def save(pixels: np.ndarray, file: Path) -> None:
         side = min(width, height)
-        ground = Image.new("L", (width, height))
-        ground.paste(_as_image(pixels).resize((side, side)), ((width - side) // 2, (height - side) // 2))
-        ground.save(file)
+        padded = Image.new("L", (width, height))
+        padded.paste(_as_image(pixels).resize((side, side)), ((width - side) // 2, (height - side) // 2))
+        padded.save(file)
 
     return save
 
@@ -273,7 +277,7 @@ SAVERS = (
     (".jpg", _plainly(quality=95), False), _AS_PNG, (".bmp", _plainly(), True), _AS_PNG, (".gif", _plainly(), True),
     (".PNG", _plainly(), True), (".webp", _plainly(lossless=True), True), _AS_PNG, (".tif", _plainly(), True),
     (".tiff", _sixteen_bits, False), _AS_PNG, (".png", _transparent, False), (".png", _palette, False),
-    (".JPG", _print_colours, False), (".jpeg", _on_its_side, False), _AS_PNG, (".png", _tinted, False),
+    (".JPG", _cmyk, False), (".jpeg", _rotated, False), _AS_PNG, (".png", _tinted, False),
     (".png", _of_size(56, 56), False), (".jpg", _of_size(40, 28), False),
 )  # fmt: skip
 LOSSLESS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -282,7 +286,7 @@ LOSSLESS: tuple[tuple[str, dict[str, Any]], ...] = (
 )  # fmt: skip
 
 
-# Near-duplicates of [H, W].
+# Functions that return a near-duplicate of uint8 [H, W].
 
 
 def _recompressed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -291,8 +295,8 @@ def _recompressed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-def _relit(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A little more or less brightness and contrast."""
+def _changed_brightness(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change brightness and contrast a little."""
     changed = pixels * rng.uniform(0.85, 1.15) + rng.uniform(-12, 12)
     return np.clip(changed, 0, 255).astype(np.uint8)
 
@@ -303,13 +307,13 @@ def _resized(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shifted(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """By one pixel; what is missing repeats the border."""
+    """Shift by one pixel, and repeat the border."""
     down, right = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, 1))[rng.integers(6)]
     return np.pad(pixels, 1, mode="edge")[1 + down : 29 + down, 1 + right : 29 + right]
 
 
-def _foreign_images(rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Such as lie about in folders, and are of no class."""
+def _outlier_images(rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield images that belong to no class."""
     yield rng.integers(0, 256, (28, 28), dtype=np.uint8)
     yield (255 * (np.indices((28, 28)) // 4).sum(axis=0) % 510).astype(np.uint8)
     page = Image.new("L", (112, 112), 255)
@@ -321,30 +325,30 @@ def _foreign_images(rng: np.random.Generator) -> Iterator[np.ndarray]:
     yield np.asarray(_as_image(rng.integers(0, 256, (5, 5), dtype=np.uint8)).resize((28, 28), Image.Resampling.BICUBIC))
 
 
-def _torn_files(images: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """Suffix and content of 20 files that cannot be read."""
+def _corrupt_files(images: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """Yield suffix and content of 20 files that cannot be read."""
 
-    def whole(number: int, kind: str, **options: object) -> bytes:
+    def intact(number: int, kind: str, **options: object) -> bytes:
         buffer = io.BytesIO()
         _as_image(images[number]).resize((56, 56)).save(buffer, kind, **options)
         return buffer.getvalue()
 
     kinds = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
     for number, kind in enumerate(kinds):
-        content = whole(number, kind)
+        content = intact(number, kind)
         yield "." + kind.lower(), content[: len(content) // 2]
-    yield ".jpg", whole(6, "JPEG", quality=90)[:-200]
-    yield ".png", whole(7, "PNG")[:-60]
+    yield ".jpg", intact(6, "JPEG", quality=90)[:-200]
+    yield ".png", intact(7, "PNG")[:-60]
     yield ".png", b""
     yield ".jpg", b""
     yield ".png", b"This is a text about an image.\n" * 20
     yield ".jpg", b"<!doctype html><title>404</title><h1>Not found</h1>"
-    yield ".png", whole(8, "PNG")[4:]
-    yield ".jpg", whole(9, "JPEG")[20:]
+    yield ".png", intact(8, "PNG")[4:]
+    yield ".jpg", intact(9, "JPEG")[20:]
     yield ".gif", b"GIF89a"
     yield ".bmp", bytes(2000)
-    yield ".webp", whole(10, "WEBP")[:20] + bytes(400)
-    yield ".png", whole(11, "PNG").replace(b"IHDR", b"IXDR")
+    yield ".webp", intact(10, "WEBP")[:20] + bytes(400)
+    yield ".png", intact(11, "PNG").replace(b"IHDR", b"IXDR")
     yield ".tif", b"II*\x00" + bytes(range(200))
     yield ".jpeg", b'{"error": "rate limit exceeded"}'
 

@@ -1,4 +1,4 @@
-"""Where the data is looked for, and that only whole, right files are kept."""
+"""Which folders are searched for the data, and that only complete, verified files stay in the cache."""
 
 import gzip
 import hashlib
@@ -16,12 +16,12 @@ from fewlabels.data import fashion_mnist as module
 from fewlabels.data.fashion_mnist import CLASS_NAMES, FILES, fashion_mnist, fetch, locate
 
 
-def test_classes_are_named_as_elsewhere():
+def test_class_names_equal_torchvisions():
     assert list(CLASS_NAMES) == FashionMNIST.classes
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, no system folder, no Debian."""
     monkeypatch.delenv("FEWLABELS_DATA", raising=False)
     monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
@@ -37,18 +37,18 @@ def put_files(folder: Path) -> Path:
     return folder
 
 
-def test_looks_in_the_order_that_is_documented(elsewhere: Path, monkeypatch: pytest.MonkeyPatch):
+def test_locate_searches_folders_in_the_documented_order(without_data: Path, monkeypatch: pytest.MonkeyPatch):
     assert locate() is None
-    system = put_files(elsewhere / "system")
+    system = put_files(without_data / "system")
     assert locate() == system
-    cache = put_files(elsewhere / "cache")
+    cache = put_files(without_data / "cache")
     assert locate() == cache
     monkeypatch.setenv("FEWLABELS_DATA", "named")
     assert locate() == Path("named")
     assert locate(Path("given")) == Path("given")
 
 
-def test_the_real_data_is_what_torchvision_describes(fmnist):
+def test_fashion_mnist_has_torchvisions_sizes_classes_and_pixel_mean(fmnist):
     assert len(fmnist.train) == 60_000
     assert len(fmnist.test) == 10_000
     assert fmnist.train.shape == (1, 28, 28)
@@ -83,45 +83,45 @@ def serve_small_files(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILES", sums)
 
 
-def test_downloads_and_keeps_right_files(elsewhere: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch):
+def test_fetch_downloads_all_files(without_data: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch):
     serve_small_files(mirror, monkeypatch)
-    into = fetch(elsewhere / "cache", say=lambda line: None)
+    into = fetch(without_data / "cache", say=lambda line: None)
     assert sorted(os.listdir(into)) == sorted(FILES)
 
 
-def test_a_wrong_file_is_deleted_with_a_line(elsewhere: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch):
+def test_fetch_deletes_a_file_with_a_wrong_md5(without_data: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch):
     serve_small_files(mirror, monkeypatch)
     (mirror / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"something else"))
     with pytest.raises(InputError, match=r"train-labels-idx1-ubyte.gz was wrong \(MD5 .* has been deleted"):
-        fetch(elsewhere / "cache", say=lambda line: None)
-    assert os.listdir(elsewhere / "cache") == ["train-images-idx3-ubyte.gz"]
+        fetch(without_data / "cache", say=lambda line: None)
+    assert os.listdir(without_data / "cache") == ["train-images-idx3-ubyte.gz"]
 
 
-def test_an_interrupted_download_leaves_nothing_behind(elsewhere: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch):
+def test_fetch_leaves_no_file_after_an_interrupt(without_data: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch):
     serve_small_files(mirror, monkeypatch)
 
     def interrupted(source, target):
         target.write(source.read(3))
-        if threading.current_thread() is threading.main_thread():  # the server copies with it, too
+        if threading.current_thread() is threading.main_thread():  # the server calls it, too
             raise KeyboardInterrupt
 
     monkeypatch.setattr(shutil, "copyfileobj", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fetch(elsewhere / "cache", say=lambda line: None)
-    assert os.listdir(elsewhere / "cache") == []
+        fetch(without_data / "cache", say=lambda line: None)
+    assert os.listdir(without_data / "cache") == []
 
 
-def test_nowhere_to_be_had_says_what_to_do(elsewhere: Path, mirror: Path):
+def test_fashion_mnist_explains_what_to_do_if_no_mirror_has_the_files(without_data: Path, mirror: Path):
     with pytest.raises(InputError, match="FEWLABELS_DATA") as error:
         fashion_mnist(say=lambda line: None)
     assert "File not found" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb here: Debian's way is tested on Debian")
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb")
 @pytest.mark.parametrize("lists", ["the system's", "our own"])
-def test_debians_package_serves_as_the_last_resort(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: str):
-    """A package is built here from the real files; apt-get alone is stood in for, since it needs the network."""
+def test_fetch_falls_back_to_debians_package(fmnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: str):
+    """A package is built from the real files; a script replaces apt-get, which needs the network."""
     root = tmp_path / "root"
     (root / "DEBIAN").mkdir(parents=True)
     (root / "DEBIAN" / "control").write_text(
@@ -134,10 +134,10 @@ def test_debians_package_serves_as_the_last_resort(fmnist, tmp_path: Path, monke
     os.system(f"dpkg-deb --build -Znone '{root}' '{tmp_path}/fashion.deb' > /dev/null")
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
-    # Without package lists, apt knows the package only after an update into a folder of ours.
-    known = "" if lists == "the system's" else f'[ -e "{tmp_path}/updated" ] || exit 100\n'
+    # Without package lists, apt finds the package only after an update into a folder of ours.
+    requires_update = "" if lists == "the system's" else f'[ -e "{tmp_path}/updated" ] || exit 100\n'
     update = f'case "$*" in *Lists=*update) touch "{tmp_path}/updated"; exit 0;; esac\n'
-    (bin_folder / "apt-get").write_text(f"#!/bin/sh\n{update}{known}cp '{tmp_path}/fashion.deb' .\n")
+    (bin_folder / "apt-get").write_text(f"#!/bin/sh\n{update}{requires_update}cp '{tmp_path}/fashion.deb' .\n")
     (bin_folder / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
     monkeypatch.setattr(FashionMNIST, "mirrors", [])

@@ -7,14 +7,14 @@ from PIL import Image
 
 from fewlabels._internal.errors import InputError
 from fewlabels.data import images as module
-from fewlabels.data.form import Form, Preparation
-from fewlabels.data.images import found_images, image_batches
+from fewlabels.data.images import find_images, image_batches
+from fewlabels.data.preprocessing import ImageSpec, Preprocessing
 
-GRAY = Preparation(Form(1, 28, 28, "uint8"))
+GRAY = Preprocessing(ImageSpec(1, 28, 28, "uint8"))
 
 
-def test_a_broken_file_stops_no_other(fmnist, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 2)
+def test_image_batches_continue_after_a_broken_file(fmnist, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(module, "IMAGES_PER_BATCH", 2)
     for row in range(5):
         Image.fromarray(fmnist.train.images[row, 0]).save(tmp_path / f"{row}.png")
     (tmp_path / "1.png").write_bytes(b"")
@@ -28,23 +28,23 @@ def test_a_broken_file_stops_no_other(fmnist, tmp_path: Path, monkeypatch):
     assert np.array_equal(batches[2].pixels[0].numpy(), fmnist.train.images[4])
 
 
-def test_pixels_are_treated_as_those_learned_from(fmnist, tmp_path: Path):
+def test_image_batches_rescale_files_with_the_models_pixel_range(fmnist, tmp_path: Path):
     precise = fmnist.train.images[0, 0].astype(np.uint16) * 100
     Image.fromarray(precise).save(tmp_path / "precise.png")
-    stretch = Preparation(Form(1, 28, 28, "uint16"), ((0.0, 25500.0),))
-    (batch,) = image_batches(tmp_path / "precise.png", stretch)
+    preprocessing = Preprocessing(ImageSpec(1, 28, 28, "uint16"), ((0.0, 25500.0),))
+    (batch,) = image_batches(tmp_path / "precise.png", preprocessing)
     assert np.array_equal(batch.pixels[0].numpy(), fmnist.train.images[0])
 
 
-def test_an_idx_file_is_read(fmnist):
+def test_image_batches_read_an_idx_file(fmnist):
     first = next(image_batches(fmnist.folder / "t10k-images-idx3-ubyte.gz", GRAY))
-    assert np.array_equal(first.pixels.numpy(), fmnist.test.images[: module.BATCH])
+    assert np.array_equal(first.pixels.numpy(), fmnist.test.images[: module.IMAGES_PER_BATCH])
     assert first.names[:2] == ["0", "1"]
 
 
 @pytest.mark.parametrize("name", ["some.npy", "some.npz"])
-def test_arrays_are_read(fmnist, tmp_path: Path, name, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 4)
+def test_image_batches_read_arrays(fmnist, tmp_path: Path, name, monkeypatch):
+    monkeypatch.setattr(module, "IMAGES_PER_BATCH", 4)
     some = fmnist.test.images[:6]
     if name.endswith("npy"):
         np.save(tmp_path / name, some[:, 0])
@@ -55,19 +55,19 @@ def test_arrays_are_read(fmnist, tmp_path: Path, name, monkeypatch):
     assert [batch.names for batch in batches] == [["row 0", "row 1", "row 2", "row 3"], ["row 4", "row 5"]]
 
 
-def test_arrays_are_stretched_as_the_models_were(fmnist, tmp_path: Path):
+def test_image_batches_rescale_arrays_with_the_models_pixel_range(fmnist, tmp_path: Path):
     np.save(tmp_path / "precise.npy", fmnist.train.images[:2].astype(np.float64) / 255 - 1)
-    (batch,) = image_batches(tmp_path / "precise.npy", Preparation(Form(1, 28, 28, "float32"), ((-1.0, 0.0),)))
+    (batch,) = image_batches(tmp_path / "precise.npy", Preprocessing(ImageSpec(1, 28, 28, "float32"), ((-1.0, 0.0),)))
     assert np.array_equal(batch.pixels.numpy(), fmnist.train.images[:2])
 
 
-def test_arrays_unlike_the_models_are_refused(tmp_path: Path):
+def test_image_batches_refuse_arrays_with_other_channels(tmp_path: Path):
     np.save(tmp_path / "five.npy", np.zeros((2, 5, 28, 28), np.uint8))
     with pytest.raises(InputError, match=r"five\.npy: 5 channels, the others have 1\. Save them"):
         image_batches(tmp_path / "five.npy", GRAY)
 
 
-def test_nothing_to_read_is_refused(tmp_path: Path):
+def test_image_batches_refuse_an_empty_folder_and_a_missing_path(tmp_path: Path):
     with pytest.raises(InputError, match="no image here"):
         image_batches(tmp_path, GRAY)
     with pytest.raises(InputError, match="no such file or folder"):
@@ -87,35 +87,35 @@ def test_nothing_to_read_is_refused(tmp_path: Path):
         '{"form": {"channels": 1, "height": 8, "width": 8, "dtype": "uint16"}, "stretch": null}',
     ],
 )
-def test_a_damaged_preparation_is_refused(text):
+def test_preprocessing_from_json_refuses_damaged_text(text):
     with pytest.raises(ValueError):
-        Preparation.of_json(text)
+        Preprocessing.from_json(text)
 
 
-def test_a_preparation_comes_back():
-    of = Preparation(Form(2, 8, 9, "float32"), ((0.0, 1.5), (-1.0, 3.0)))
-    assert Preparation.of_json(of.as_json()) == of
-    assert Preparation.of_json(GRAY.as_json()) == GRAY
+def test_preprocessing_from_json_restores_as_json():
+    preprocessing = Preprocessing(ImageSpec(2, 8, 9, "float32"), ((0.0, 1.5), (-1.0, 3.0)))
+    assert Preprocessing.from_json(preprocessing.as_json()) == preprocessing
+    assert Preprocessing.from_json(GRAY.as_json()) == GRAY
 
 
-def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path, monkeypatch):
+def test_image_batches_refuse_pipes_and_large_files(tmp_path: Path, monkeypatch):
     (tmp_path / "large.png").write_bytes(bytes(2000))
     (tmp_path / "table.csv").write_text("path\npipe.png\nlarge.png\n")
     os.mkfifo(tmp_path / "pipe.png")
-    monkeypatch.setattr("fewlabels.data.form.LARGEST_FILE", 1000)
+    monkeypatch.setattr("fewlabels.data.preprocessing.MAX_FILE_BYTES", 1000)
     (batch,) = image_batches(tmp_path / "table.csv", GRAY)
     assert batch.wrong == {0: "not a file", 1: "0 MiB, more than 0"}
     assert [name for images in image_batches(tmp_path, GRAY) for name in images.names] == ["large.png"]
 
 
 @pytest.mark.parametrize(
-    ("form", "brightest", "image", "said"),
+    ("dtype", "brightest", "image", "message"),
     [
         (
             "float32",
             1.0,
             np.full((1, 8, 8), 200, np.uint8),
-            "uint8, up to 200 as float32; those of the model's images end at 1",
+            "uint8 pixels of up to 200 as float32; the pixels of the model's images end at 1",
         ),
         ("float32", 1.0, np.full((1, 8, 8), 200, np.uint16), "end at 1"),
         ("uint16", 4000.0, np.full((1, 8, 8), 200, np.uint8), "end at 4000"),
@@ -128,22 +128,22 @@ def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path, monkeypatch):
         ("float32", 1.0, np.full((1, 8, 8), 9.0, np.float32), None),
     ],
 )
-def test_pixels_of_another_range_are_refused_not_made_white_or_black(form, brightest, image, said):
-    of = Preparation(Form(1, 8, 8, form), None if brightest is None else ((0.0, brightest),))
-    if said is None:
-        expected = round(255 * min(1.0, image[0, 0, 0] / (brightest or 65535) * (257 if form == "uint16" else 1)))
-        assert (of.of_array(image) == expected).all()
+def test_preprocessing_transform_refuses_pixels_of_another_range(dtype, brightest, image, message):
+    preprocessing = Preprocessing(ImageSpec(1, 8, 8, dtype), None if brightest is None else ((0.0, brightest),))
+    if message is None:
+        expected = round(255 * min(1.0, image[0, 0, 0] / (brightest or 65535) * (257 if dtype == "uint16" else 1)))
+        assert (preprocessing.transform(image) == expected).all()
     else:
-        with pytest.raises(InputError, match=said):
-            of.of_array(image)
+        with pytest.raises(InputError, match=message):
+            preprocessing.transform(image)
 
 
-def test_an_array_with_a_strange_image_is_read_but_for_it(tmp_path: Path):
+def test_batches_leave_out_an_image_of_another_range_in_an_array(tmp_path: Path):
     images = np.zeros((3, 8, 8), np.uint8)
     images[1] = 200
     np.save(tmp_path / "some.npy", images)
-    seen: list[np.ndarray] = []
-    of_floats = Preparation(Form(1, 8, 8, "float32"), ((0.0, 1.0),))
-    (batch,) = found_images(tmp_path / "some.npy").batches(of_floats, seen.append)
+    usable: list[np.ndarray] = []
+    preprocessing = Preprocessing(ImageSpec(1, 8, 8, "float32"), ((0.0, 1.0),))
+    (batch,) = find_images(tmp_path / "some.npy").batches(preprocessing, usable.append)
     assert (batch.read, list(batch.wrong)) == ([0, 2], [1])
-    assert [image.max() for image in seen] == [0, 0]
+    assert [image.max() for image in usable] == [0, 0]

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from fewlabels._internal.errors import InputError
-from fewlabels.cli.csv_output import harmless
-from fewlabels.data.listing import divided, listed
+from fewlabels.cli.csv_output import escape_formula
+from fewlabels.data.listing import list_images, select_test
 
 
 def picture(file: Path) -> None:
@@ -29,18 +29,18 @@ def table(folder: Path, text: str, name: str = "table.csv") -> Path:
     return file
 
 
-def test_subfolders_are_classes(folder):
-    found = listed(folder)
+def test_list_images_uses_subfolders_as_classes(folder):
+    found = list_images(folder)
     assert found.class_names == ("cat", "dog")
-    said = dict(zip(found.names, found.labels.tolist(), strict=True))
-    assert said == {"4.png": -1, "_unlabelled/5.png": -1, "cat/1.png": 0, "cat/2.PNG": 0, "dog/deep/3.jpg": 1}
+    labels = dict(zip(found.names, found.labels.tolist(), strict=True))
+    assert labels == {"4.png": -1, "_unlabelled/5.png": -1, "cat/1.png": 0, "cat/2.PNG": 0, "dog/deep/3.jpg": 1}
     assert Path(found.item(0)).is_file()
 
 
-def test_a_folder_may_be_divided_into_training_and_test(folder):
+def test_list_images_reads_train_and_test_folders(folder):
     for name in ("test/cat/7.png", "test/8.png", "train/cat/1.png", "train/_unlabelled/2.png", "train/dog/3.png"):
         picture(folder.parent / "divided" / name)
-    found = listed(folder.parent / "divided")
+    found = list_images(folder.parent / "divided")
     assert found.class_names == ("cat", "dog")
     assert list(zip(found.splits, found.labels.tolist(), strict=True)) == [
         ("test", -1),
@@ -51,64 +51,67 @@ def test_a_folder_may_be_divided_into_training_and_test(folder):
     ]
 
 
-def test_images_for_validation_are_for_training(folder):
+def test_list_images_uses_validation_images_for_training(folder):
     for name in ("train/cat/1.png", "val/cat/2.png", "val/dog/3.png"):
-        picture(folder.parent / "kept" / name)
-    found = listed(folder.parent / "kept")
+        picture(folder.parent / "split" / name)
+    found = list_images(folder.parent / "split")
     assert found.class_names == ("cat", "dog")
     assert found.splits == ["", "", ""]  # so that a test can be drawn
-    picture(folder.parent / "kept" / "test" / "cat" / "4.png")
-    assert listed(folder.parent / "kept").splits == ["test", "train", "train", "train"]
+    picture(folder.parent / "split" / "test" / "cat" / "4.png")
+    assert list_images(folder.parent / "split").splits == ["test", "train", "train", "train"]
 
 
-def test_labels_that_look_like_formulas_come_back_from_our_own_tables(folder):
-    label = harmless("+ve")
+def test_list_images_restores_labels_that_escape_formula_wrote(folder):
+    label = escape_formula("+ve")
     assert label == "'+ve"
-    assert listed(table(folder, f"path,label\ncat/1.png,{label}\n4.png,'quoted'\n")).class_names == ("'quoted'", "+ve")
+    assert list_images(table(folder, f"path,label\ncat/1.png,{label}\n4.png,'quoted'\n")).class_names == (
+        "'quoted'",
+        "+ve",
+    )
 
 
-def test_a_table_may_be_a_spreadsheets_with_semicolons(folder):
-    found = listed(table(folder, "path;label\ncat/1.png;a, or b\n4.png;\n"))
+def test_list_images_reads_csv_with_semicolons(folder):
+    found = list_images(table(folder, "path;label\ncat/1.png;a, or b\n4.png;\n"))
     assert (found.names, found.class_names, found.labels.tolist()) == (["cat/1.png", "4.png"], ("a, or b",), [0, -1])
 
 
-def test_a_table_says_label_split_and_group(folder):
+def test_list_images_reads_label_split_and_group_of_csv_and_tsv(folder):
     rows = "path,Label,split,group\ncat/1.png,10,train,a\n4.png,,test,\ndog/deep/3.jpg,9,Test,b\n\n"
-    found = listed(table(folder, rows))
+    found = list_images(table(folder, rows))
     assert found.class_names == ("9", "10")
     assert found.labels.tolist() == [1, -1, 0]
     assert found.splits == ["train", "test", "test"]
     assert found.groups == ["a", "", "b"]
-    assert divided(found, 0.2, 0).tolist() == [False, True, True]
-    tabs = listed(table(folder, rows.replace(",", "\t"), "table.tsv"))
+    assert select_test(found, 0.2, 0).tolist() == [False, True, True]
+    tabs = list_images(table(folder, rows.replace(",", "\t"), "table.tsv"))
     assert (tabs.names, tabs.class_names) == (found.names, found.class_names)
 
 
-def test_a_table_in_parquet(folder):
+def test_list_images_reads_parquet(folder):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     columns = {"path": ["cat/1.png", "4.png"], "label": [7, None]}
     parquet.write_table(pyarrow.table(columns), folder / "table.parquet")
-    found = listed(folder / "table.parquet")
+    found = list_images(folder / "table.parquet")
     assert found.labels.tolist() == [0, -1]
     assert found.class_names == ("7",)
 
 
-def test_a_table_in_parquet_may_hold_the_images(folder):
+def test_list_images_reads_image_contents_from_parquet(folder):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     content = (folder / "cat" / "1.png").read_bytes()
     for cells in ([content, b""], [{"bytes": content, "path": "a.png"}, {"bytes": b"", "path": None}]):
         parquet.write_table(pyarrow.table({"image": cells, "label": ["cat", "dog"]}), folder / "table.parquet")
-        found = listed(folder / "table.parquet")
+        found = list_images(folder / "table.parquet")
         assert [found.item(0), found.item(1)] == [content, b""]
         assert (found.names, found.class_names) == (["row 0", "row 1"], ("cat", "dog"))
 
 
 def saved(folder: Path, table, name: str = "data-00000-of-00001.arrow") -> None:
-    """As ``datasets`` 3 saves one, with what is read of it."""
+    """Write a data set as ``datasets`` 3 does, with those files only that are read."""
     pyarrow = pytest.importorskip("pyarrow")
     folder.mkdir(parents=True)
     file = str(folder / "data-00000-of-00001.arrow")
@@ -117,94 +120,96 @@ def saved(folder: Path, table, name: str = "data-00000-of-00001.arrow") -> None:
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}], "_split": None}))
 
 
-def test_a_dataset_that_hugging_face_has_saved(tmp_path: Path):
+def test_list_images_reads_a_saved_hugging_face_dataset(tmp_path: Path):
     pyarrow = pytest.importorskip("pyarrow")
     features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
     images = pyarrow.array([{"bytes": bytes([n]), "path": None} for n in range(3)])
     table = pyarrow.table({"image": images, "label": [1, 0, -1]})
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     saved(tmp_path / "one", table)
-    found = listed(tmp_path / "one")
+    found = list_images(tmp_path / "one")
     assert found.class_names == ("cat", "dog")
     assert found.labels.tolist() == [1, 0, -1]
     assert found.contents == [b"\0", b"\1", b"\2"]
     saved(tmp_path / "both" / "validation", table)
     saved(tmp_path / "both" / "test", table)
     (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["validation", "test"]}')
-    both = listed(tmp_path / "both")
+    both = list_images(tmp_path / "both")
     assert both.splits == ["train"] * 3 + ["test"] * 3
     assert both.labels.tolist() == [1, 0, -1] * 2
 
 
 @pytest.mark.parametrize("name", ["../one/data-00000-of-00001.arrow", "none.arrow"])
-def test_a_dataset_whose_files_lie_elsewhere_is_refused(tmp_path: Path, name):
+def test_list_images_refuses_a_saved_dataset_whose_files_are_outside_or_missing(tmp_path: Path, name):
     pyarrow = pytest.importorskip("pyarrow")
     saved(tmp_path / "one", pyarrow.table({"path": ["a.png"]}), name)
     with pytest.raises(InputError, match="one: not a whole dataset"):
-        listed(tmp_path / "one")
+        list_images(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ("", "no column 'path'; found none"),
         ("file,label\ncat/1.png,a\n", "no column 'path'; found file, label"),
         ("path,label\n", "no rows"),
         ("path,path\na,b\n", "two columns have the same name"),
-        ("path,label\ncat/1.png\n", "row 2: 1 cells, the head has 2"),
-        ("path\n../secret.png\n", "row 2: ../secret.png leads out of"),
-        ("path\ncat/../../x.png\n", "leads out of"),
-        ("path\n/etc/passwd\n", "row 2: /etc/passwd is absolute"),
-        ("path\nC:\\x.png\n", "is absolute"),
+        ("path,label\ncat/1.png\n", "row 2: 1 cells, the header has 2"),
+        ("path\n../secret.png\n", "row 2: ../secret.png is outside"),
+        ("path\ncat/../../x.png\n", "is outside"),
+        ("path\n/etc/passwd\n", "row 2: /etc/passwd is outside"),
+        ("path\nC:\\x.png\n", "is outside"),
         ("path\ncat/1.png\ncat/1.png\n", "row 3: cat/1.png is in row 2, too"),
         ("path,split\ncat/1.png,validation\n", "row 2: split 'validation' is not train or test"),
         ('path\n"cat/1.png\n', "not a whole table"),
         ("path,label\n,a\n", "row 2: no path"),
     ],
 )
-def test_wrong_tables_are_refused_with_their_row(folder, rows, said):
-    with pytest.raises(InputError, match=said):
-        listed(table(folder, rows))
+def test_list_images_refuses_wrong_tables_with_the_row(folder, rows, message):
+    with pytest.raises(InputError, match=message):
+        list_images(table(folder, rows))
 
 
-def test_links_out_of_the_folder_are_refused(folder, tmp_path: Path):
+def test_list_images_refuses_links_out_of_the_folder_and_links_to_folders(folder, tmp_path: Path):
     picture(tmp_path / "outside.png")
     link = folder / "cat" / "link.png"
     link.symlink_to(tmp_path / "outside.png")
     with pytest.raises(InputError, match="leads out of"):
-        listed(folder)
+        list_images(folder)
     link.unlink()
     (folder / "loop").symlink_to(folder)
     with pytest.raises(InputError, match="a link to a folder"):
-        listed(folder)
+        list_images(folder)
 
 
-@pytest.mark.parametrize(("name", "said"), [("nowhere", "no such file or folder"), ("x.txt", "neither a folder nor")])
-def test_what_is_no_listing_is_refused(tmp_path: Path, name, said):
+@pytest.mark.parametrize(
+    ("name", "message"), [("nowhere", "no such file or folder"), ("x.txt", "neither a folder nor")]
+)
+def test_list_images_refuses_missing_paths_and_other_files(tmp_path: Path, name, message):
     (tmp_path / "x.txt").write_text("")
-    with pytest.raises(InputError, match=said):
-        listed(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        list_images(tmp_path / name)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path):
+def test_list_images_refuses_a_folder_without_images(tmp_path: Path):
     with pytest.raises(InputError, match="no image here"):
-        listed(tmp_path)
+        list_images(tmp_path)
 
 
-def test_each_class_gives_its_share_and_groups_stay_together(folder):
+def test_select_test_is_stratified_seeded_and_never_divides_groups(folder):
     rows = [f"{n}.png,{n % 3},{n // 4 if n < 120 else ''}" for n in range(240)]
-    found = listed(table(folder, "path,label,group\n" + "\n".join(rows) + "\n"))
-    tested = divided(found, 0.25, 0)
-    counts = np.bincount(found.labels[tested])
+    found = list_images(table(folder, "path,label,group\n" + "\n".join(rows) + "\n"))
+    in_test = select_test(found, 0.25, 0)
+    counts = np.bincount(found.labels[in_test])
     assert all(counts <= 20)
     assert counts.sum() >= 50
     for group in set(found.groups) - {""}:
-        assert len({bool(tested[row]) for row in range(240) if found.groups[row] == group}) == 1
-    assert not np.array_equal(tested, divided(found, 0.25, 1))
-    assert np.array_equal(tested, divided(found, 0.25, 0))
+        assert len({bool(in_test[row]) for row in range(240) if found.groups[row] == group}) == 1
+    assert not np.array_equal(in_test, select_test(found, 0.25, 1))
+    assert np.array_equal(in_test, select_test(found, 0.25, 0))
 
 
-def test_a_group_on_both_sides_is_refused(folder):
+def test_select_test_refuses_a_group_in_training_and_test(folder):
     rows = "path,split,group\ncat/1.png,train,p1\n4.png,test,p1\n"
     with pytest.raises(InputError, match="group p1: images in training and in test"):
-        divided(listed(table(folder, rows)), 0.2, 0)
+        select_test(list_images(table(folder, rows)), 0.2, 0)

@@ -10,7 +10,7 @@ from fewlabels.data.source import ArraySource, fingerprint
 
 
 @pytest.mark.parametrize("shape", [(10, 4, 5), (10, 3, 4, 5)])
-def test_it_reads_what_an_array_in_memory_holds(shape, tmp_path: Path):
+def test_npy_source_equals_array_source(shape, tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     np.save(tmp_path / "a.npy", images)
     source, memory = NpySource(tmp_path / "a.npy"), ArraySource(images, None, ())
@@ -22,7 +22,7 @@ def test_it_reads_what_an_array_in_memory_holds(shape, tmp_path: Path):
     assert fingerprint(source) == fingerprint(memory)
 
 
-def test_a_file_cut_short_while_in_use_is_noticed(tmp_path: Path):
+def test_npy_source_read_refuses_a_file_truncated_while_in_use(tmp_path: Path):
     np.save(tmp_path / "a.npy", np.zeros((30, 4, 5), np.uint8))
     source = NpySource(tmp_path / "a.npy")
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-1])
@@ -32,13 +32,13 @@ def test_a_file_cut_short_while_in_use_is_noticed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("row", [-1, 10])
-def test_a_row_that_is_not_there_is_refused(row, tmp_path: Path):
+def test_npy_source_read_refuses_rows_out_of_range(row, tmp_path: Path):
     np.save(tmp_path / "a.npy", np.zeros((10, 4, 5), np.uint8))
     with pytest.raises(IndexError, match=r"rows .* of 10"):
         NpySource(tmp_path / "a.npy").read(np.array([row]))
 
 
-def test_the_fingerprint_tells_data_apart(tmp_path: Path):
+def test_fingerprint_changes_with_one_pixel(tmp_path: Path):
     images = np.zeros((10, 4, 5), dtype=np.uint8)
     before = fingerprint(ArraySource(images, None, ()))
     images[3, 1, 1] = 1
@@ -50,10 +50,10 @@ def save(array: np.ndarray):
 
 
 @pytest.mark.parametrize(
-    ("write", "words"),
+    ("write", "message"),
     [
         (lambda path: None, "no such file"),
-        (lambda path: path.write_bytes(b"\x93NUMPY torn"), "not a whole .npy file"),
+        (lambda path: path.write_bytes(b"\x93NUMPY damaged"), "not a whole .npy file"),
         (lambda path: path.write_bytes(b""), "not a whole .npy file"),
         (save(np.zeros((3, 4, 5), np.float32)), "pixels are float32, not uint8"),
         (save(np.zeros((3, 4), np.uint8)), r"shape \(3, 4\) is not"),
@@ -62,19 +62,19 @@ def save(array: np.ndarray):
         (save(np.array([object()])), "not a whole .npy file"),
     ],
 )
-def test_another_file_is_refused(write, words, tmp_path: Path):
+def test_npy_source_refuses_other_files_types_and_shapes(write, message, tmp_path: Path):
     write(tmp_path / "a.npy")
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         NpySource(tmp_path / "a.npy")
 
 
-def test_a_damaged_header_is_refused_or_harmless(tmp_path: Path):
+def test_npy_source_with_a_damaged_header_raises_input_error_or_reads(tmp_path: Path):
     np.save(tmp_path / "whole.npy", np.zeros((30, 4, 5), np.uint8))
-    whole = (tmp_path / "whole.npy").read_bytes()
+    content = (tmp_path / "whole.npy").read_bytes()
     refused = 0
-    for place in range(128):
+    for position in range(128):
         for byte in (0, ord("("), ord("9"), ord(" "), 255):
-            (tmp_path / "a.npy").write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+            (tmp_path / "a.npy").write_bytes(content[:position] + bytes([byte]) + content[position + 1 :])
             try:
                 NpySource(tmp_path / "a.npy").read(slice(2))
             except InputError:
@@ -82,7 +82,7 @@ def test_a_damaged_header_is_refused_or_harmless(tmp_path: Path):
     assert refused > 200
 
 
-def test_a_file_cut_short_is_refused(tmp_path: Path):
+def test_npy_source_refuses_a_truncated_file(tmp_path: Path):
     np.save(tmp_path / "a.npy", np.zeros((30, 4, 5), np.uint8))
     content = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "a.npy").write_bytes(content[:-1])

@@ -5,7 +5,7 @@ from fewlabels.data.order import Stream
 GROUPS = [np.arange(10), np.arange(10, 13)]
 
 
-def test_every_group_has_its_share_and_none_comes_again_before_all_have():
+def test_stream_draws_groups_equally_and_every_row_before_any_repeats():
     stream = Stream(GROUPS, 8, 0, "test")
     seen = np.concatenate([stream.at(step) for step in range(5)])
     assert (seen < 10).sum() == 20
@@ -13,7 +13,7 @@ def test_every_group_has_its_share_and_none_comes_again_before_all_have():
     assert sorted(seen[seen >= 10][:3]) == [10, 11, 12]
 
 
-def test_a_batch_is_a_function_of_key_and_step():
+def test_stream_batch_depends_only_on_key_and_step():
     first, again, other = Stream(GROUPS, 8, 0, "a"), Stream(GROUPS, 8, 0, "a"), Stream(GROUPS, 8, 1, "a")
     for step in range(20):
         first.at(step)

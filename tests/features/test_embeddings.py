@@ -9,22 +9,22 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from fewlabels.audit.near_duplicates import duplicates, small_pixels, twins_within
+from fewlabels.audit.near_duplicates import duplicates, near_duplicates_within, small_pixels
 from fewlabels.backbones.classifier import Classifier
 from fewlabels.backbones.inference import outputs
 from fewlabels.backbones.weights import load_classifier, save_classifier
-from fewlabels.data.form import Form, Preparation
+from fewlabels.data.preprocessing import ImageSpec, Preprocessing
 from fewlabels.data.source import digest
-from fewlabels.features import embeddings as embedding
-from fewlabels.features.embeddings import embedded, nearest, neighbours
+from fewlabels.features import embeddings
+from fewlabels.features.embeddings import embed_images, nearest, neighbours
 
-GRAY = Preparation(Form(1, 28, 28, "uint8"))
+GRAY = Preprocessing(ImageSpec(1, 28, 28, "uint8"))
 
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Classifier("article", [str(c) for c in range(10)])
-    model.preparation = GRAY
+    model.preprocessing = GRAY
     file = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_classifier(model, file)
     return file
@@ -35,7 +35,7 @@ def vectors(fmnist, model_file: Path) -> np.ndarray:
     return outputs(load_classifier(model_file).backbone, fmnist.test.first_k(2000))
 
 
-def saved(image: np.ndarray, file: Path, **how: object) -> Path:
+def save_image(image: np.ndarray, file: Path, **how: object) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(file, **how)
     return file
@@ -43,9 +43,9 @@ def saved(image: np.ndarray, file: Path, **how: object) -> Path:
 
 @pytest.fixture
 def photos(fmnist, tmp_path: Path) -> Path:
-    """Twelve images, and a file that is none."""
+    """Twelve images, and a file that is not an image."""
     for row in range(12):
-        saved(fmnist.test.images[row, 0], tmp_path / "photos" / f"{row:02}.png")
+        save_image(fmnist.test.images[row, 0], tmp_path / "photos" / f"{row:02}.png")
     (tmp_path / "photos" / "03x.png").write_bytes(b"torn")
     return tmp_path / "photos"
 
@@ -60,36 +60,36 @@ def recompressed(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-def test_vectors_are_the_backbones_features_and_a_broken_file_stops_no_other(fmnist, model_file, photos):
+def test_embed_images_gives_backbone_features_and_reports_unreadable_files(fmnist, model_file, photos):
     model = load_classifier(model_file)
-    found = embedded(model, photos, GRAY)
+    found = embed_images(model, photos, GRAY)
     assert found.names == [f"{row:02}.png" for row in range(12)]
     assert found.problems == {"03x.png": "not an image"}
     assert np.allclose(found.vectors, outputs(model.backbone, fmnist.test.first_k(12)), atol=1e-5)
 
 
-def test_nearest_are_scikit_learns(vectors, monkeypatch):
-    monkeypatch.setattr(embedding, "BLOCK", 20_000)  # ten queries at a time
+def test_nearest_equals_scikit_learn(vectors, monkeypatch):
+    monkeypatch.setattr(embeddings, "SIMILARITIES_PER_BLOCK", 20_000)  # ten queries at a time
     found = nearest(vectors[:45], vectors[45:], 7)
-    oracle = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(vectors[45:])
-    distances, rows = oracle.kneighbors(vectors[:45])
+    reference = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(vectors[45:])
+    distances, rows = reference.kneighbors(vectors[:45])
     assert np.allclose(1 - found.similarity, distances, atol=1e-5)
-    assert (found.rows == rows).mean() > 0.99  # what is equally near may come in another order
+    assert (found.rows == rows).mean() > 0.99  # equal similarities may have another order
     assert nearest(vectors[:2], vectors[:3], 7).rows.shape == (2, 3)
 
 
-def test_an_image_is_not_its_own_neighbour(vectors):
+def test_neighbours_do_not_contain_the_image_itself(vectors):
     copies = vectors[:60].copy()
-    copies[20:40] = copies[7]  # more than are asked for
+    copies[20:40] = copies[7]  # more than the number of neighbours
     found = neighbours(copies, 5)
     assert not (found.rows == np.arange(60)[:, None]).any()
     distances, _ = NearestNeighbors(n_neighbors=5, metric="cosine", algorithm="brute").fit(copies).kneighbors()
     assert np.allclose(1 - found.similarity, distances, atol=1e-5)
 
 
-def test_neighbours_of_many_are_nearly_all_found(vectors, monkeypatch):
+def test_neighbours_with_hnsw_finds_nearly_all_neighbours(vectors, monkeypatch):
     exact = neighbours(vectors, 5)
-    monkeypatch.setattr(embedding, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(embeddings, "EXACT_UP_TO", 100)
     found = neighbours(vectors, 5)
     assert not (found.rows == np.arange(len(vectors))[:, None]).any()
     shared = [
@@ -98,14 +98,14 @@ def test_neighbours_of_many_are_nearly_all_found(vectors, monkeypatch):
     assert np.mean(shared) / 5 > 0.95
 
 
-def test_planted_duplicates_are_found_and_nothing_else(fmnist, model_file):
+def test_duplicates_finds_planted_duplicates_only(fmnist, model_file):
     some = fmnist.test.first_k(800)
-    already = np.flatnonzero(twins_within(some) >= 0)
-    images = np.delete(some.images, already, axis=0)[:700].copy()
+    existing = np.flatnonzero(near_duplicates_within(some) >= 0)
+    images = np.delete(some.images, existing, axis=0)[:700].copy()
     images[100] = images[3]
     images[200, 0], images[300, 0] = recompressed(images[8, 0]), recompressed(images[3, 0])
     images[400] = images[401] = 77  # without contrast, but the same pixels
-    images[500] = np.clip(images[9].astype(int) + 40, 0, 255)  # brighter is another image
+    images[500] = np.clip(images[9].astype(int) + 40, 0, 255)  # a brighter image is not a duplicate
     source = type(some)(images, None, ())
     vectors = outputs(load_classifier(model_file).backbone, source)
     small = np.rint(255 * small_pixels(source.read(slice(None)))).astype(np.uint8)
@@ -114,7 +114,7 @@ def test_planted_duplicates_are_found_and_nothing_else(fmnist, model_file):
     assert duplicates(vectors[:1], small[:1], ["a"]) == []
 
 
-def test_embed_writes_an_array_and_the_names_beside_it(run_cli, fmnist, model_file, photos, tmp_path):
+def test_embed_writes_an_array_and_a_table_of_names(run_cli, fmnist, model_file, photos, tmp_path):
     ran = run_cli("embed", model_file, photos, "-o", tmp_path / "v" / "out.npy")
     assert ran.code == 0, ran.err
     assert "1 files could not be read" in ran.out
@@ -126,7 +126,7 @@ def test_embed_writes_an_array_and_the_names_beside_it(run_cli, fmnist, model_fi
         ("02.png", "2"), ("03.png", "3"), ("03x.png", ""), ("04.png", "4")
     ]  # fmt: skip
     assert [row["problem"] for row in rows if row["problem"]] == ["not an image"]
-    assert run_cli("embed", model_file, photos, "-o", tmp_path / "v" / "out.npy").code == 0  # its own it replaces
+    assert run_cli("embed", model_file, photos, "-o", tmp_path / "v" / "out.npy").code == 0  # replaces its own table
 
 
 def test_embed_writes_parquet(run_cli, model_file, photos, tmp_path):
@@ -139,12 +139,12 @@ def test_embed_writes_parquet(run_cli, model_file, photos, tmp_path):
     assert np.array_equal(read, np.load(tmp_path / "out.npy"))
 
 
-def test_embed_spares_a_table_of_the_user(run_cli, model_file, photos):
+def test_commands_refuse_to_overwrite_files_of_the_user(run_cli, model_file, photos):
     own = photos.parent / "photos.csv"
     own.write_text("path,label\nphotos/00.png,shoe\n")
     ran = run_cli("embed", model_file, photos, "-o", photos.parent / "photos.npy")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "photos.csv: is there, and no table of this command has made it" in ran.err
+    assert "photos.csv: exists and was not written by this command" in ran.err
     assert own.read_text().endswith("shoe\n")
     for command in (("predict", photos), ("search", photos, photos), ("dedupe", photos)):
         ran = run_cli(command[0], model_file, *command[1:], "-o", own)
@@ -157,17 +157,17 @@ def test_embed_spares_a_table_of_the_user(run_cli, model_file, photos):
     for name in ("photos.npy", "photos.parquet"):
         ran = run_cli("embed", model_file, photos, "-o", photos.parent / name)
         assert (ran.code, ran.err.count("\n")) == (2, 1)
-        assert f"{name}: is there, " in ran.err
+        assert f"{name}: exists " in ran.err
         (photos.parent / name).unlink()
     ran = run_cli("embed", model_file, photos, "-o", photos.parent / "photos.txt")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "End it with .npy or .parquet" in ran.err
+    assert "Give it the suffix .npy or .parquet" in ran.err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
-def test_names_that_are_no_text_are_escaped(run_cli, fmnist, model_file, tmp_path):
+def test_names_that_are_not_utf8_are_escaped(run_cli, fmnist, model_file, tmp_path):
     pytest.importorskip("pyarrow")
-    saved(fmnist.test.images[0, 0], Path(os.fsdecode(bytes(tmp_path / "photos") + b"/caf\xe9.png")))
+    save_image(fmnist.test.images[0, 0], Path(os.fsdecode(bytes(tmp_path / "photos") + b"/caf\xe9.png")))
     for command, name in (("predict", "out.csv"), ("embed", "out.parquet")):
         ran = run_cli(command, model_file, tmp_path / "photos", "-o", tmp_path / name)
         assert ran.code == 0, ran.err
@@ -178,7 +178,7 @@ def test_names_that_are_no_text_are_escaped(run_cli, fmnist, model_file, tmp_pat
 
 def test_search_finds_the_original_of_a_copy(run_cli, fmnist, model_file, photos, tmp_path):
     sought = tmp_path / "sought"
-    saved(fmnist.test.images[5, 0], sought / "=5.jpg", quality=95)
+    save_image(fmnist.test.images[5, 0], sought / "=5.jpg", quality=95)
     (sought / "bad.png").write_bytes(b"")
     ran = run_cli("search", model_file, sought, photos, "-n", "3", "-o", tmp_path / "found.csv")
     assert ran.code == 0, ran.err
@@ -196,34 +196,34 @@ def test_search_finds_the_original_of_a_copy(run_cli, fmnist, model_file, photos
     assert one.out.splitlines()[1].startswith("07.png,1,07.png,1.0000,")
 
 
-def test_nothing_to_search_in_is_refused(run_cli, model_file, photos):
+def test_search_refuses_unreadable_queries(run_cli, model_file, photos):
     ran = run_cli("search", model_file, photos / "03x.png", photos)
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "03x.png: not an image. Pass at least one image that can be read." in ran.err
     assert "--number 0: must be 1 or more" in run_cli("search", model_file, photos, photos, "-n", "0").err
 
 
-def test_dedupe_says_what_to_keep_and_deletes_nothing(run_cli, fmnist, model_file, photos, tmp_path):
+def test_dedupe_writes_duplicates_and_deletes_nothing(run_cli, fmnist, model_file, photos, tmp_path):
     images = fmnist.test.images[:, 0]
-    saved(images[2], photos / "copy of 2.bmp")  # larger than the png, with the same pixels
-    saved(images[4], photos / "shoe" / "4.jpg", quality=90)  # it has a label
+    save_image(images[2], photos / "copy of 2.bmp")  # larger than the png, with the same pixels
+    save_image(images[4], photos / "shoe" / "4.jpg", quality=90)  # it has a label
     before = {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()}
     ran = run_cli("dedupe", model_file, photos, "-o", tmp_path / "pairs.csv")
     assert ran.code == 0, ran.err
-    assert "2 of 14 images are not needed, in 2 groups; nothing was deleted" in ran.out
+    assert "2 of 14 images are redundant, in 2 groups; no file was deleted" in ran.out
     rows = table(tmp_path / "pairs.csv")
-    said = [[row["group"], row["keep"], row["duplicate"], row["kind"]] for row in rows]
-    assert said[0] == ["1", "copy of 2.bmp", "02.png", "exact"]
-    assert said[1] == ["2", "shoe/4.jpg", "04.png", "near"]
+    found = [[row["group"], row["keep"], row["duplicate"], row["kind"]] for row in rows]
+    assert found[0] == ["1", "copy of 2.bmp", "02.png", "exact"]
+    assert found[1] == ["2", "shoe/4.jpg", "04.png", "near"]
     assert 0 < float(rows[1]["difference"]) <= 0.1
     assert (rows[2]["duplicate"], rows[2]["problem"]) == ("03x.png", "not an image")
     assert {file: file.read_bytes() for file in photos.rglob("*") if file.is_file()} == before
 
 
-def test_without_faiss_it_says_so_before_the_work(run_cli, model_file, photos, monkeypatch):
-    monkeypatch.setattr(embedding, "EXACT_UP_TO", 12)
+def test_dedupe_without_faiss_is_refused_before_embedding(run_cli, model_file, photos, monkeypatch):
+    monkeypatch.setattr(embeddings, "EXACT_UP_TO", 12)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr(embedding, "outputs", None)
+    monkeypatch.setattr(embeddings, "outputs", None)
     ran = run_cli("dedupe", model_file, photos)
     assert (ran.code, ran.out) == (2, "")
     assert "faiss is needed. Run: pip install 'fewlabels[search]'" in ran.err
@@ -240,19 +240,19 @@ def test_dedupe_of_an_idx_file(run_cli, fmnist, model_file, tmp_path):
     assert ran.out.splitlines()[1:] == ["1,2,33,exact,0.000,"]
 
 
-def test_images_that_differ_before_they_are_made_small_are_not_exact(run_cli, model_file, tmp_path):
+def test_dedupe_kind_exact_compares_full_size_images(run_cli, model_file, tmp_path):
     large = np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8).repeat(28, axis=0).repeat(28, axis=1)
     for name, changed in (("0.bmp", 0), ("1.bmp", 1), ("2.bmp", 0)):
         image = large.copy()
         image[100, 100] += changed
-        saved(image, tmp_path / "frames" / name)
+        save_image(image, tmp_path / "frames" / name)
     ran = run_cli("dedupe", model_file, tmp_path / "frames", "-o", tmp_path / "pairs.csv")
     assert ran.code == 0, ran.err
     kinds = {row["duplicate"]: row["kind"] for row in table(tmp_path / "pairs.csv")}
     assert kinds == {"1.bmp": "near", "2.bmp": "exact"}
 
 
-def test_of_arrays_the_labelled_copy_is_kept(run_cli, fmnist, model_file, tmp_path):
+def test_dedupe_of_arrays_keeps_the_labelled_copy(run_cli, fmnist, model_file, tmp_path):
     np.savez(tmp_path / "some.npz", images=fmnist.test.images[[0, 1, 2, 0]], labels=np.array([-1, 3, 4, 5]))
     ran = run_cli("dedupe", model_file, tmp_path / "some.npz", "-o", tmp_path / "pairs.csv")
     assert ran.code == 0, ran.err

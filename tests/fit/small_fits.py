@@ -1,84 +1,52 @@
-"""Fits of some hundred real images, and what stands in for their slow parts."""
+"""Fits of some hundred real images that take seconds: a counted second is a training step."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fewlabels.augment.recipes import fit_views
 from fewlabels.data.source import balanced_indices
-from fewlabels.fit import fit
-from fewlabels.fit.cross_fit import RARE, CrossFitted
-from fewlabels.fit.fit import Fit, Fitted
-from fewlabels.fit.pool import Pool
-from fewlabels.fit.settings import FitSettings
+from fewlabels.fit.config import FitConfig
+from fewlabels.fit.data import LabeledPool
+from fewlabels.fit.pipeline import FitResult, run_fit
+from fewlabels.fit.schedule import CostModel
 from fewlabels.training.callbacks import Observer
 
-STEPS = {"supervised": 50, "finetune": 10, "selftrain": 30, "student": 120}
-"""Of each training, with the fixture ``short``."""
+COSTS = CostModel(
+    clock=False,
+    supervised_step=1.0,
+    self_training_step=1.0,
+    student_image=0.0,
+    step=1.0,
+    predict_image=0.0,
+    teacher_predict_image=0.0,
+    feature_image=0.0,
+    kernel_value=0.0,
+    neighbour_value=0.0,
+    smoothed_image=0.0,
+)
+DEFAULT = FitConfig()
+SMALL = replace(
+    DEFAULT,
+    teacher_backbone="article",
+    self_training=replace(DEFAULT.self_training, min_steps=1, loss=replace(DEFAULT.self_training.loss, batch_size=64)),
+    distillation=replace(DEFAULT.distillation, min_steps=1, max_batch_size=64),
+)
+"""A narrow teacher, small batches, and no least number of steps."""
 
 
-def pool_of(fmnist, labels: int = 100, images: int = 400) -> Pool:
+def pool_of(fmnist, labels: int = 100, images: int = 400) -> LabeledPool:
     few = fmnist.train.first_k(images)
-    return Pool.of(few.hiding_all_but(balanced_indices(few.labels, labels, 0)))
+    return LabeledPool.from_source(few.mask_labels(balanced_indices(few.labels, labels, 0)))
 
 
-def fitted(pool: Pool, folder: Path, seed: int = 0, **settings) -> Fitted:
-    wanted = FitSettings(**{"budget": 30.0, "teacher": "article", **settings})
-    return Fit(pool, wanted, fit_views(1), folder, seed, Observer).go()
+def fitted(
+    pool: LabeledPool, folder: Path, seed: int = 0, config: FitConfig = SMALL, observer=Observer, **options
+) -> FitResult:
+    """A fit with a budget of so many steps, by default few."""
+    config = replace(config, **{"budget": 40.0, **options})
+    return run_fit(pool, config, fit_views(1), folder, seed, observer, costs=COSTS)
 
 
-def untrained(arm, pool, part, seconds):
-    return arm.lab.fresh("article", pool, part).eval()
-
-
-def later_is_better(monkeypatch) -> None:
-    """What is tried last is taken, whatever it gives; the baseline never, though its training comes after others."""
-    tried: list[CrossFitted] = []
-
-    def score(self, fitted) -> float:
-        if fitted.weights.keys() == {"supervised", RARE}:
-            return -0.1
-        if not any(fitted is before for before in tried):
-            tried.append(fitted)
-        return 0.1 * next(place for place, before in enumerate(tried) if before is fitted)
-
-    monkeypatch.setattr(Fit, "_score", score)
-
-
-def takes(now: list[float], seconds: float, of):
-    """The function, for which a false clock goes on."""
-
-    def taking(*args):
-        now[0] += seconds
-        return of(*args)
-
-    return taking
-
-
-def are_scored(monkeypatch, **scores: float) -> None:
-    """Each so on the folds, a committee 0.9."""
-
-    def score(self, fitted) -> float:
-        names = fitted.weights.keys() - {RARE}
-        return 0.9 if len(names) > 1 else scores[names.pop()]
-
-    monkeypatch.setattr(Fit, "_score", score)
-
-
-def takes_all_its_time(now: list[float], given: dict[str, float]):
-    """A training that takes what it is given, and learns nothing."""
-
-    def train(arm, pool, part, seconds):
-        now[0] += seconds
-        given.setdefault(f"{arm.name}-{part}", seconds)  # asked again, it is read from its file
-        return untrained(arm, pool, part, seconds)
-
-    return train
-
-
-def any_student_is_taken(monkeypatch) -> None:
-    """However little of its teachers it has learned."""
-    monkeypatch.setattr(Fit, "_right", lambda self, fitted: 0.0)
-
-
-def all_are_heard(monkeypatch) -> None:
-    """Experts without a say are asked, too."""
-    monkeypatch.setattr(fit, "heard", lambda weights: [name for name in weights if name != RARE])
+many = partial(fitted, budget=600.0)
+"""A fit whose networks learn something."""

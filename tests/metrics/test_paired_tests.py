@@ -5,7 +5,7 @@ from sklearn.metrics import f1_score
 
 from fewlabels.metrics.paired_tests import (
     Difference,
-    detectable,
+    detectable_effect,
     holm,
     paired_difference,
     pairs_needed,
@@ -16,12 +16,12 @@ from fewlabels.metrics.paired_tests import (
 
 
 def runs(rate: float, pairs: int, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Predictions of which a share is right, the others any of three classes."""
+    """Predictions of which a fraction ``rate`` is correct; the others are random among three classes."""
     guessed = rng.integers(0, 3, (pairs, len(labels)))
     return np.where(rng.random((pairs, len(labels))) < rate, labels, guessed)
 
 
-def test_the_difference_is_that_of_macro_f1():
+def test_paired_difference_is_the_difference_of_macro_f1():
     rng = np.random.default_rng(0)
     labels = rng.choice(3, 400, p=[0.6, 0.3, 0.1])
     ours, theirs = runs(0.7, 6, labels, rng), runs(0.5, 6, labels, rng)
@@ -36,8 +36,8 @@ def test_the_difference_is_that_of_macro_f1():
     assert (found.p, found.pairs) == (2 / 64, 6)
 
 
-def test_the_interval_covers_both_pairs_and_images():
-    """As wide as a bootstrap by loops."""
+def test_paired_difference_interval_equals_bootstrap_by_loops():
+    """The bootstrap resamples both pairs and images."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 3, 120)
     ours, theirs = runs(0.8, 4, labels, rng), runs(0.7, 4, labels, rng)
@@ -57,7 +57,7 @@ def test_the_interval_covers_both_pairs_and_images():
     np.testing.assert_allclose([found.low, found.high], np.percentile(means, [2.5, 97.5]), atol=0.02)
 
 
-def test_sign_flips_agree_with_scipy():
+def test_sign_flip_p_agrees_with_scipy():
     differences = np.array([0.3, -0.1, 0.5, 0.2, 0.7, 0.4])
     theirs = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
     assert sign_flip_p(differences) == pytest.approx(theirs.pvalue)
@@ -68,7 +68,7 @@ def test_sign_flips_agree_with_scipy():
 
 
 @pytest.mark.parametrize("pairs", [2, 3, 6])
-def test_single_precision_makes_no_claim_easier(pairs):
+def test_sign_flip_p_is_not_smaller_in_single_precision(pairs):
     rng = np.random.default_rng(0)
     for _ in range(50):
         assert sign_flip_p(rng.normal(0.1, 0.1, pairs).astype(np.float32)) >= 2 / 2**pairs
@@ -81,7 +81,7 @@ def test_holm_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("mean", "low", "high", "p", "said"),
+    ("mean", "low", "high", "p", "expected"),
     [
         (0.03, 0.01, 0.05, 0.03, "helps"),
         (-0.03, -0.05, -0.01, 0.03, "hurts"),
@@ -89,40 +89,40 @@ def test_holm_by_hand():
         (0.03, -0.01, 0.05, 0.03, "cannot tell"),
     ],
 )
-def test_a_claim_needs_the_test_and_the_interval(mean, low, high, p, said):
-    assert verdict(Difference(mean, low, high, p, 6, 0.01), p) == said
+def test_verdict_needs_p_value_and_interval(mean, low, high, p, expected):
+    assert verdict(Difference(mean, low, high, p, 6, 0.01), p) == expected
 
 
-def test_arms_that_differ_by_the_seed_alone_seldom_help(monkeypatch):
-    """200 comparisons of 6 pairs, each pair with an effect of its own that is 0 on average."""
-    monkeypatch.setattr("fewlabels.metrics.paired_tests.RESAMPLES", 400)
+def test_verdict_rarely_claims_a_difference_between_equal_methods(monkeypatch):
+    """200 comparisons of 6 pairs, whose accuracies vary by pair and method with equal means."""
+    monkeypatch.setattr("fewlabels.metrics.paired_tests.BOOTSTRAP_RESAMPLES", 400)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 150)
     helped = 0
     for _ in range(200):
         rates = 0.75 + rng.normal(0, 0.02, (2, 6, 1))
-        ours, theirs = (np.concatenate([runs(float(r[0]), 1, labels, rng) for r in arm]) for arm in rates)
+        ours, theirs = (np.concatenate([runs(float(r[0]), 1, labels, rng) for r in method]) for method in rates)
         found = paired_difference(ours, theirs, labels, 3)
         helped += verdict(found, found.p) == "helps"
     assert helped <= 10
 
 
 @pytest.mark.parametrize("pairs", [6, 10, 20])
-def test_an_effect_of_the_planned_size_is_found_as_often_as_planned(pairs):
-    effect = detectable(pairs)
+def test_detectable_effect_is_found_with_the_target_power(pairs):
+    effect = detectable_effect(pairs)
     rng = np.random.default_rng(7)
     found = np.mean([sign_flip_p(rng.normal(effect, 1, pairs)) <= 0.05 for _ in range(400)])
     assert found == pytest.approx(0.8, abs=0.08)
     assert power(0.0, pairs) <= 0.06
 
 
-def test_too_few_pairs_find_nothing():
-    assert detectable(5) == float("inf")
-    assert detectable(6, tests=2) == float("inf")
-    assert detectable(7, tests=2) < float("inf")
+def test_detectable_effect_is_infinite_with_too_few_pairs():
+    assert detectable_effect(5) == float("inf")
+    assert detectable_effect(6, tests=2) == float("inf")
+    assert detectable_effect(7, tests=2) < float("inf")
 
 
-def test_pairs_needed_is_where_the_power_is_reached():
+def test_pairs_needed_is_the_smallest_number_with_the_target_power():
     pairs = pairs_needed(1.0)
     assert pairs is not None
     assert power(1.0, pairs) >= 0.8 > power(1.0, pairs - 1)

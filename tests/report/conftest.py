@@ -1,4 +1,4 @@
-"""A report as a reader opens it, in headless Chromium."""
+"""Fixtures that open a report in headless Chromium."""
 
 import shutil
 from pathlib import Path
@@ -7,13 +7,13 @@ import pytest
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SOFTWARE_WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-"""So that WebGL is there without a GPU."""
-DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""Switches for WebGL without a GPU."""
+TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 @pytest.fixture(scope="session")
 def launch():
-    """Start a browser with some switches."""
+    """A function that starts a browser with command-line switches."""
     if BROWSER is None:
         pytest.skip("no Chromium here: 'apt install chromium' to test the report")
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright to test the report")
@@ -37,7 +37,7 @@ def browser(launch):
 
 @pytest.fixture
 def opened(browser):
-    """Open a file; gives the page, and lists that collect its errors and its requests."""
+    """A function that opens a file; it returns the page, and lists of the page's errors and requests."""
     pages = []
 
     def open_file(path: Path, browser=browser, wait: int = 300, **view):
@@ -48,7 +48,7 @@ def opened(browser):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(path.as_uri())
-        page.evaluate(DRAWN)
+        page.evaluate(TWO_FRAMES)
         page.wait_for_timeout(wait)
         return page, errors, requests
 

@@ -1,4 +1,4 @@
-"""The tutorial's report as a reader opens it, in headless Chromium."""
+"""The tutorial's report in headless Chromium."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from fewlabels.report.article import write_report
 
 
 @pytest.mark.parametrize("file", ["report.html", "umap.html"])
-def test_no_error_and_nothing_from_the_network(opened, tiny_run, file):
+def test_article_report_has_no_errors_and_loads_nothing_from_the_network(opened, tiny_run, file):
     _, errors, requests = opened(tiny_run.folder / file, wait=1500)
     assert errors == []
     own = (tiny_run.folder / file).as_uri()
     assert [url for url in requests if url != own and not url.startswith(("data:", "blob:"))] == []
 
 
-def test_every_panel_draws(opened, tiny_run):
+def test_article_report_draws_every_panel(opened, tiny_run):
     page, _, _ = opened(tiny_run.folder / "report.html")
     assert page.locator("h2").count() == 7
     for image in page.locator("img").all():
@@ -27,12 +27,12 @@ def test_every_panel_draws(opened, tiny_run):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_fits_a_narrow_screen(opened, tiny_run, scheme):
+def test_article_report_fits_a_narrow_screen(opened, tiny_run, scheme):
     page, _, _ = opened(tiny_run.folder / "report.html", viewport={"width": 360, "height": 800}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
-def test_a_class_called_script_is_text(opened, tiny_run, tmp_path: Path):
+def test_article_report_escapes_html_in_class_names(opened, tiny_run, tmp_path: Path):
     import json
 
     hostile = "<script>document.title='owned'</script>"

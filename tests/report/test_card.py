@@ -1,4 +1,4 @@
-"""The model card as Markdown's own parser reads it, and as fit leaves it."""
+"""The model card, read by a Markdown parser, and as ``fit`` writes it."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ HOSTILE = [
 
 
 def result(names: list[str] = CLASSES, **changed: Any) -> dict[str, Any]:
-    """What a fit leaves."""
+    """Content of the ``result.json`` of a fit."""
     scores = np.linspace(0.9, 0.4, len(names)).round(3).tolist()
     rows = {
         name: {"precision": 0.5, "recall": 0.25, "f1-score": score, "support": 1200.0}
@@ -44,17 +44,18 @@ def result(names: list[str] = CLASSES, **changed: Any) -> dict[str, Any]:
         "labels": 40,
         "draw": "balanced",
         "seed": 7,
-        "decided": {
-            "strategy": "auto", "budget": 600.0, "backbone": "small", "teacher": "small", "start_from": None,
-        },
-        "strategy": "committee",
+        "config": {"strategy": "auto", "budget": 600.0, "backbone": "small", "init_from": None},
+        "strategy": "ensemble",
         "data": "photos",
         "images": 4321,
         "class_names": names,
         "left_out": {},
         "pseudo_labels": {},
-        "tried": {"supervised": 0.71, "committee": 0.7654},
-        "said": ["committee: chosen by what the folds gave"],
+        "candidates": {
+            "supervised": {"macro_f1": 0.71, "standard_error": 0.0123},
+            "ensemble": {"macro_f1": 0.7654, "standard_error": 0.0},
+        },
+        "messages": ["ensemble: chosen by macro-F1 on held-out labels"],
         "estimate": {"macro_f1": 0.76, "low": 0.7123, "high": 0.8049},
         "macro_f1": 0.8181,
         "seconds": 590.4,
@@ -68,7 +69,7 @@ def result(names: list[str] = CLASSES, **changed: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def card(tmp_path: Path):
-    """Write a card; gives its text."""
+    """A function that writes a card and returns its text."""
 
     def write(*args, **changed) -> str:
         write_json(tmp_path / "result.json", result(*args, **changed))
@@ -78,7 +79,7 @@ def card(tmp_path: Path):
 
 
 def parsed(text: str) -> dict[str, list[str]]:
-    """Texts of headings, of table cells and of items, and kinds of tokens, by a parser of Markdown that is not ours."""
+    """Texts of headings, table cells and items, and the kinds of all tokens, by the parser of markdown-it."""
     found: dict[str, list[str]] = {"headings": [], "cells": [], "items": [], "kinds": []}
     inside = []
     for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text):
@@ -95,7 +96,7 @@ def parsed(text: str) -> dict[str, list[str]]:
     return found
 
 
-def test_the_figures_of_the_result_are_there(card):
+def test_write_card_contains_the_results_of_the_fit(card):
     page = parsed(card())
     assert page["headings"] == [
         "Model card: photos",
@@ -108,67 +109,68 @@ def test_the_figures_of_the_result_are_there(card):
     ]
     items = "\n".join(page["items"])
     assert "Images: 4,321, from photos." in items
-    assert "40, drawn at random by seed 7" in items
+    assert "40, drawn at random with seed 7" in items
     assert "boot, bag, shirt." in items
     assert "macro-F1 0.760, 95% interval 0.712 to 0.805." in items
-    assert "Tested once by this run, on 3,600 images that were kept back: macro-F1 0.818, accuracy 0.828." in items
+    assert "Tested once by this run, on 3,600 images that were set aside: macro-F1 0.818, accuracy 0.828." in items
     assert "off by 0.021 on average" in items
     assert "590 s, of a budget of 600 s" in items
-    assert "strategy committee, backbone small, seed 7" in items
+    assert "strategy ensemble, backbone small, seed 7" in items
     cells = page["cells"]
-    assert cells[:6] == ["way", "macro-F1", "committee", "0.765", "supervised", "0.710"]
-    assert cells[11:] == [
-        *("shirt", "0.500", "0.250", "0.400", "1,200"),  # the lowest first
+    assert cells[:3] == ["candidate", "macro-F1", "standard error of the difference to the best"]
+    assert cells[3:9] == ["ensemble", "0.765", "0.000", "supervised", "0.710", "0.012"]
+    assert cells[14:] == [
+        *("shirt", "0.500", "0.250", "0.400", "1,200"),  # the lowest F1 first
         *("bag", "0.500", "0.250", "0.650", "1,200"),
         *("boot", "0.500", "0.250", "0.900", "1,200"),
     ]
 
 
-def test_what_was_not_tested_is_said(card):
-    said = ["no image is labelled 'bag': it will never be named", "supervised: macro-F1 0.7 on 9 labels held out"]
-    text = card(macro_f1=None, estimate=None, said=said, left_out={"a.png": "not an image"}, tried={})
+def test_write_card_lists_what_was_not_tested(card):
+    messages = ["no image is labelled 'bag': it is never predicted", "supervised: macro-F1 0.7 on 9 held-out labels"]
+    text = card(macro_f1=None, estimate=None, messages=messages, left_out={"a.png": "not an image"}, candidates={})
     limits = text[text.index("## Limits") : text.index("## How to use it")]
     assert "Nothing was tested" in limits
-    assert "no image is labelled 'bag': it will never be named" in limits
-    assert "held out" not in limits
+    assert "no image is labelled 'bag': it is never predicted" in limits
+    assert "held-out" not in limits
     assert "Files that were left out (1) are" in limits
-    assert "Expected: not known" in text
+    assert "Expected: unknown" in text
     assert "file a.png: not an image" in text
     assert "Tested once" not in text
     assert "|" not in text.replace("\\|", "")
 
 
-def test_names_do_not_break_the_page(card):
+def test_write_card_escapes_markdown_in_names(card):
     left_out = {name: name for name in HOSTILE[:-1]}
     text = card(HOSTILE, data=HOSTILE[0], left_out=left_out, command="fewlabels fit 'a\n```\n# b' --labels 3")
-    calm = [f"class {number}" for number in range(len(HOSTILE) - 1)]
-    quiet = card([*calm, "accuracy"], data="photos", left_out={name: name for name in calm})
-    page, expected = parsed(text), parsed(quiet)
+    plain_names = [f"class {number}" for number in range(len(HOSTILE) - 1)]
+    plain_text = card([*plain_names, "accuracy"], data="photos", left_out={name: name for name in plain_names})
+    page, expected = parsed(text), parsed(plain_text)
     assert [kind for kind in page["kinds"] if kind not in ("text", "text_special")] == [
         kind for kind in expected["kinds"] if kind not in ("text", "text_special")
     ]
     assert len(page["headings"]) == 7
     shown = [" ".join(name.split()).replace("\x00", "\ufffd") for name in HOSTILE]
     shown = [name.replace("\u202e", "\ufffd").replace("\udc80", "\ufffd") for name in shown]
-    names = page["cells"][11::5]
+    names = page["cells"][14::5]
     assert sorted(names) == sorted(shown)
-    assert page["cells"][-4:] == ["", "", "", ""]  # of the class that is called as an average
+    assert page["cells"][-4:] == ["", "", "", ""]  # of the class "accuracy", which has no row in scikit-learn's report
     assert f"file {shown[3]}: {shown[3]}" in page["items"]
 
 
-def test_many_classes_and_files_are_cut_short(card):
+def test_write_card_shortens_long_lists_of_classes_and_files(card):
     names = [f"class {number}" for number in range(60)]
     text = card(names, left_out={f"{number}.png": "not an image" for number in range(12)})
     page = parsed(text)
-    assert page["cells"][6] == "class, the 50 lowest F1"
-    assert len(page["cells"][11:]) == 50 * 5
-    assert page["cells"][11] == "class 59"
+    assert page["cells"][9] == "class, the 50 lowest F1"
+    assert len(page["cells"][14:]) == 50 * 5
+    assert page["cells"][14] == "class 59"
     assert "class 49 and 10 more." in text
     assert text.count(": not an image") == 10
     assert "could not be read: 12, the first of them:" in text
 
 
-def test_fit_leaves_a_card(run_cli, fmnist, tmp_path: Path):
+def test_fit_writes_a_card(run_cli, fmnist, tmp_path: Path):
     few = fmnist.train.first_k(30)
     for row, (image, label) in enumerate(zip(few.images[:, 0], few.labels, strict=True)):
         folder = tmp_path / "photos" / f"<{label % 2}>|"

@@ -1,4 +1,4 @@
-"""What check has found, as a reader opens it, in headless Chromium."""
+"""The report of check in headless Chromium."""
 
 import base64
 import io
@@ -16,8 +16,8 @@ from fewlabels.report.check import write_check_report
 HOSTILE = ("<script>document.title='owned'</script>", '"><img src=x onerror=document.title="owned">', "[b]\udcff\u202e")
 
 
-def made(names: tuple[str, ...] = ("a/1.png", "b/2.png", "c/3.png"), **changed: Any) -> dict[str, Any]:
-    """``check.json`` with one finding and more of every kind."""
+def make_result(names: tuple[str, ...] = ("a/1.png", "b/2.png", "c/3.png"), **changed: Any) -> dict[str, Any]:
+    """Content of ``check.json`` with findings of every kind."""
     one, two, three = names
     buffer = io.BytesIO()
     Image.new("L", (28, 28), 90).save(buffer, "webp")
@@ -37,9 +37,9 @@ def made(names: tuple[str, ...] = ("a/1.png", "b/2.png", "c/3.png"), **changed: 
         "findings": [
             finding("corrupt", three, label="", why=two), finding("channels", two), finding("constant", one),
             finding("conflict", one, two), finding("duplicate", one, three), finding("near-duplicate", two, three),
-            finding("leak", one, two), finding("leak", two), finding("foreign", two),
+            finding("leak", one, two), finding("leak", two), finding("outlier", two),
             finding("few labels", "", label=two), finding("imbalance", "", label=two),
-            *[finding("doubtful label", f"{one} {n}", label=two, why=f"looks like {three}") for n in range(80)],
+            *[finding("label issue", f"{one} {n}", label=two, why=f"looks like {three}") for n in range(80)],
         ],
         "thumbs": {one: thumb, two: thumb, **{f"{one} {n}": thumb for n in range(60)}},
         **changed,
@@ -56,56 +56,57 @@ def written(tmp_path: Path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_kind_is_shown_and_nothing_comes_from_the_network(opened, written, scheme):
-    report = written(made())
+def test_check_report_shows_every_kind_of_finding_and_loads_nothing_from_the_network(opened, written, scheme):
+    report = written(make_result())
     page, errors, requests = opened(report, wait=200, viewport={"width": 360, "height": 800}, color_scheme=scheme)
     assert errors == []
     assert [url for url in requests if url != report.as_uri() and not url.startswith("data:")] == []
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    assert page.locator("h1").inner_text() == "83 of 200 images need a look"
+    assert page.locator("h1").inner_text() == "83 of 200 images need attention"
     assert [text.split("\n")[0] for text in page.locator("h2").all_inner_texts()] == [
         "Files that cannot be used 2",
-        "Images without a content 1",
+        "Blank images 1",
         "Copies with different labels 1",
-        "Test images among those for training 2",
-        "Labels worth a second look 80",
-        "Images that are there more than once 1",
+        "Test images among the training images 2",
+        "Possible label issues 80",
+        "Duplicates 1",
         "Near-duplicates 1",
-        "Images unlike all others 1",
+        "Outliers 1",
         "Classes",
         "Sizes and formats",
-        "How this was looked for",
+        "How this was checked",
     ]
     for link in page.locator("nav a").all():
         assert page.locator(link.get_attribute("href")).count() == 1
-    assert page.locator("#doubts li").count() == 60
-    assert page.locator("#doubts li:visible").count() == 24
-    assert "20 more are in check.json" in page.locator("#doubts").inner_text()
+    assert page.locator("#label-issues li").count() == 60
+    assert page.locator("#label-issues li:visible").count() == 24
+    assert "20 more are in check.json" in page.locator("#label-issues").inner_text()
     for image in page.locator("main img:visible").all():
         assert image.evaluate("img => img.complete && img.naturalWidth === 28")
 
 
-def test_names_are_text_everywhere(opened, written):
-    page, errors, _ = opened(written(made(HOSTILE)), wait=200)
+def test_check_report_escapes_html_in_names(opened, written):
+    page, errors, _ = opened(written(make_result(HOSTILE)), wait=200)
     assert errors == []
     assert page.title() == f"fewlabels: check of {HOSTILE[0]}"
     assert page.locator("img[src=x], script").count() == 0
-    for place in ("#unreadable", "#doubts", "#duplicates"):
-        assert HOSTILE[0] in page.locator(place).inner_text() or HOSTILE[1] in page.locator(place).inner_text()
+    for section in ("#unreadable", "#label-issues", "#duplicates"):
+        text = page.locator(section).inner_text()
+        assert HOSTILE[0] in text or HOSTILE[1] in text
     assert "\\udcff" in page.locator("#unreadable").inner_text()
 
 
-def test_all_is_well(opened, written):
-    page, errors, _ = opened(written(made(findings=[], thumbs={})), wait=200)
+def test_check_report_without_findings(opened, written):
+    page, errors, _ = opened(written(make_result(findings=[], thumbs={})), wait=200)
     assert errors == []
-    assert "All is well" in page.locator("h1").inner_text()
-    assert page.locator("h2").all_inner_texts() == ["Classes", "Sizes and formats", "How this was looked for"]
+    assert "No problem found in the images" in page.locator("h1").inner_text()
+    assert page.locator("h2").all_inner_texts() == ["Classes", "Sizes and formats", "How this was checked"]
 
 
-def test_damaged_files_are_told(written, tmp_path):
+def test_write_check_report_refuses_missing_and_damaged_files(written, tmp_path):
     with pytest.raises(InputError, match=r"check\.json: no such file"):
         write_check_report(tmp_path)
-    for text in ("", "[]", "{}", json.dumps({**made(), "findings": [{"kind": "corrupt"}]})):
+    for text in ("", "[]", "{}", json.dumps({**make_result(), "findings": [{"kind": "corrupt"}]})):
         (tmp_path / "check.json").write_text(text)
         with pytest.raises(InputError, match=r"check\.json: damaged"):
             write_check_report(tmp_path)

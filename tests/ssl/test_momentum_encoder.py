@@ -1,4 +1,4 @@
-"""What the methods with a slow copy keep beside their weights."""
+"""Momentum encoders and the queue of MoCo v2."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fewlabels.ssl.methods.moco import MoCoV2Settings
-from fewlabels.ssl.momentum_encoder import Momentum
+from fewlabels.ssl.momentum_encoder import MomentumEncoder
 from fewlabels.ssl.pretrain import build_method
 from fewlabels.ssl.settings import PretrainSettings
 
@@ -15,34 +15,34 @@ def two_views(n: int = 8, seed: int = 0):
     return torch.rand(2, n, 1, 28, 28, generator=torch.Generator().manual_seed(seed)).unbind()
 
 
-def test_the_copy_moves_by_its_momentum():
+def test_update_moves_copy_by_momentum():
     original = nn.Linear(1, 1)
     nn.init.constant_(original.weight, 1.0)
-    slow = Momentum(original)
+    encoder = MomentumEncoder(original)
     nn.init.constant_(original.weight, 2.0)
-    slow.follow(original, 0.75)
-    assert slow.copy.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 2)
-    slow.follow(original, 0.0)
-    assert slow.copy.weight.item() == 2
-    assert not slow.copy.weight.requires_grad
+    encoder.update(original, 0.75)
+    assert encoder.copy.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 2)
+    encoder.update(original, 0.0)
+    assert encoder.copy.weight.item() == 2
+    assert not encoder.copy.weight.requires_grad
 
 
 @pytest.mark.parametrize(("name", "attribute"), [("byol", "target"), ("mocov2", "keys"), ("mocov3", "keys")])
-def test_the_copy_begins_as_the_network_and_follows_it(name, attribute):
+def test_momentum_encoder_starts_as_backbone_and_follows_it(name, attribute):
     method = build_method(PretrainSettings(name, 1), 1, 0)
-    slow = getattr(method, attribute).copy[0]
-    fast = method.backbone
-    assert torch.equal(slow[0].weight, fast[0].weight)
-    before = slow[0].weight.clone()
+    encoder = getattr(method, attribute).copy[0]
+    trained = method.backbone
+    assert torch.equal(encoder[0].weight, trained[0].weight)
+    before = encoder[0].weight.clone()
     with torch.no_grad():
-        fast[0].weight.add_(1.0)
+        trained[0].weight.add_(1.0)
     method.after_step(0.0)
-    torch.testing.assert_close(slow[0].weight, before + 0.01)
+    torch.testing.assert_close(encoder[0].weight, before + 0.01)
     method(*two_views()).loss.backward()
-    assert all(p.grad is None for p in slow.parameters())
+    assert all(p.grad is None for p in encoder.parameters())
 
 
-def test_the_queue_holds_the_newest_keys_in_a_ring():
+def test_queue_overwrites_oldest_keys():
     method = build_method(PretrainSettings("mocov2", 1, MoCoV2Settings(queue=256)), 1, 0)
     first = method.queue.clone()
     keys = []
@@ -59,15 +59,15 @@ def test_the_queue_holds_the_newest_keys_in_a_ring():
     torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(256))
 
 
-def test_the_queue_rests_in_evaluation():
+def test_queue_does_not_change_in_evaluation_mode():
     method = build_method(PretrainSettings("mocov2", 1), 1, 0).eval()
     before = method.queue.clone()
     method(*two_views())
     assert torch.equal(method.queue, before)
 
 
-def test_a_key_is_not_its_own_querys_negative():
-    """The loss is computed before the keys of the batch join the queue."""
+def test_mocov2_loss_uses_queue_without_keys_of_the_batch():
+    """The keys of a batch enter the queue after its loss."""
     method = build_method(PretrainSettings("mocov2", 1), 1, 0)
     x0, x1 = two_views()
     queue = method.queue.clone()

@@ -1,4 +1,4 @@
-"""Two processes that compute as one."""
+"""Pretraining in two processes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.ssl.test_pretrain import newest_step, run
 
 
 def start(folder: Path, *options: str | Path) -> subprocess.Popen[str]:
-    """``fewlabels pretrain`` in a process of its own."""
+    """Start ``fewlabels pretrain`` as a separate process."""
     command = [sys.executable, "-m", "fewlabels.cli.app", "pretrain", *options, "--out", folder, "--logger", "none"]
     return subprocess.Popen(
         list(map(str, command)),
@@ -30,10 +30,10 @@ def start(folder: Path, *options: str | Path) -> subprocess.Popen[str]:
     )
 
 
-def test_two_processes_stop_together_go_on_and_give_the_losses_of_one(fmnist, tmp_path: Path):
-    """SimCLR gathers embeddings, and its projector has batch norms.
+def test_two_processes_stop_together_resume_and_equal_one_process(fmnist, tmp_path: Path):
+    """SimCLR gathers projections, and its projector has batch norms.
 
-    In single precision steps blow up the last digit of a sum, as they do between one thread and two.
+    In single precision, training would amplify rounding errors, as between one thread and two.
     """
     images, folder = tmp_path / "few.npy", tmp_path / "run"
     np.save(images, fmnist.train.first_k(22 * 64).images)
@@ -42,21 +42,21 @@ def test_two_processes_stop_together_go_on_and_give_the_losses_of_one(fmnist, tm
     running = start(folder, *two)
     while newest_step(folder) < 2 and running.poll() is None:
         time.sleep(0.05)
-    running.send_signal(signal.SIGTERM)  # to the first alone; the second hears of it
+    running.send_signal(signal.SIGTERM)  # to the first process only
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
-    assert err.count("Go on with: fewlabels pretrain ") == 1
+    assert err.count("Resume with: fewlabels pretrain ") == 1
     assert "Traceback" not in err
     assert 2 <= newest_step(folder) == int(err.split("after step ")[1].split()[0]) < 22
     out, err = (last := start(folder, *two, "--resume")).communicate(timeout=300)
     assert last.returncode == 0, err
-    assert out.count("Backbone: ") == 1  # one process speaks
+    assert out.count("Backbone: ") == 1  # only one process prints
     settings = PretrainSettings("simclr", 1, batch_size=64, precision="64-true")
     alone, observer = run(NpySource(images), tmp_path / "one", settings)
     of_one, of_two = observer.curve.values, json.loads((folder / "state.json").read_text())["curve"]["values"]
     assert len(of_one) == len(of_two) == 22
-    assert max(abs(a - b) for a, b in zip(of_one, of_two, strict=True)) < 1e-6  # a step done twice is farther off
-    assert max(of_one) - min(of_one) > 1e-2  # they moved
+    assert max(abs(a - b) for a, b in zip(of_one, of_two, strict=True)) < 1e-6  # a repeated step would differ more
+    assert max(of_one) - min(of_one) > 1e-2  # the loss changed
     together = read_weights(folder / "method.safetensors")[0]
     assert together.keys() == alone.keys()
     for name, weight in alone.items():
@@ -64,14 +64,14 @@ def test_two_processes_stop_together_go_on_and_give_the_losses_of_one(fmnist, tm
 
 
 @pytest.mark.slow
-def test_ddp_a_process_that_fails_alone_is_heard(fmnist, tmp_path: Path):
+def test_error_of_one_process_stops_all_with_a_message(fmnist, tmp_path: Path):
     path = tmp_path / "images.npy"
     np.save(path, fmnist.train.first_k(2560).images)
     options = ("--epochs", 500, "--batch-size", 128, "--processes", 2, "--checkpoint-seconds", "0.1")
     running = start(tmp_path / "run", path, *options)
     while newest_step(tmp_path / "run") < 2 and running.poll() is None:
         time.sleep(0.05)
-    os.truncate(path, path.stat().st_size - 784)  # one row, which one of them reads
+    os.truncate(path, path.stat().st_size - 784)  # removes one row, which one of the processes reads
     _, err = running.communicate(timeout=120)
     assert running.returncode != 0
     assert "ends before row 2559" in err

@@ -1,4 +1,4 @@
-"""The presets are built, and take a step on a handful of little pictures."""
+"""Presets on a few small images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,36 +9,37 @@ import torch
 
 from fewlabels.augment.recipes import RECIPES
 from fewlabels.data.source import ArraySource
-from fewlabels.ssl.pretrain import Engine, Pretraining
+from fewlabels.ssl.pretrain import ComputeConfig, Pretraining
 from fewlabels.ssl.recipes import PRESETS
 from fewlabels.training.callbacks import Observer
-from fewlabels.training.tuning import Choice
+from fewlabels.training.tuning import StepExecution
 
 pytest.importorskip("timm", reason="pip install timm")
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_takes_a_step(name, tmp_path: Path):
+def test_preset_does_a_training_step(name, tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
     preset = PRESETS[name]
     settings = replace(preset.settings, epochs=1, warmup_epochs=0, batch_size=2)
-    engine = Engine(tune=False)
-    run = Pretraining(ArraySource(images, None, ()), RECIPES[preset.views], settings, tmp_path, 0, Observer(""), engine)
-    run.prepare(Choice(torch.get_num_threads()))
+    compute = ComputeConfig(tune=False)
+    source, observer = ArraySource(images, None, ()), Observer("")
+    run = Pretraining(source, RECIPES[preset.views], settings, tmp_path, 0, observer, compute)
+    run.prepare(StepExecution(torch.get_num_threads()))
     before = [p.detach().clone() for p in run.method.parameters()]
     assert run.train_step(0, run.feed(0, 1)).isfinite()
-    still = [torch.equal(old, new) for old, new in zip(before, run.method.parameters(), strict=True)]
-    assert not all(still)
+    unchanged = [torch.equal(old, new) for old, new in zip(before, run.method.parameters(), strict=True)]
+    assert not all(unchanged)
 
 
-def test_simsiam_resnet50_is_the_papers():
+def test_simsiam_resnet50_has_settings_of_the_paper():
     preset = PRESETS["simsiam-resnet50"].settings
     method = preset.of_method
     assert (method.projector, method.predictor_hidden, method.batch_size) == ((2048, 2048, 2048), 512, 512)
     assert method.optimizer.lr == pytest.approx(0.05 * 512 / 256)
 
 
-def test_moco_v3_keeps_a_vits_patch_projection():
+def test_mocov3_freezes_patch_projection_of_vit():
     from fewlabels.ssl.pretrain import build_method
 
     method = build_method(PRESETS["mocov3-vit"].settings, 3, 0)

@@ -12,63 +12,65 @@ def write(folder: Path, *steps: int) -> None:
         write_checkpoint(folder, step, {"a": b"%d" % step, "b": b"same"})
 
 
-def test_the_last_three_are_kept_and_the_newest_is_read(tmp_path: Path):
+def test_last_three_checkpoints_are_kept_and_newest_is_read(tmp_path: Path):
     write(tmp_path, 5, 9, 10, 100)
     assert {path.name for path in tmp_path.iterdir()} == {"step-9", "step-10", "step-100"}
     assert newest_checkpoint(tmp_path, say=print) == (100, {"a": b"100", "b": b"same"})
 
 
-def test_without_any_there_is_none(tmp_path: Path):
+def test_newest_checkpoint_of_missing_folder_is_none(tmp_path: Path):
     assert newest_checkpoint(tmp_path / "nowhere", say=print) is None
 
 
-def edit(place: Path) -> None:
-    (place / "b").write_bytes(b"sane")
+def change_byte(checkpoint: Path) -> None:
+    (checkpoint / "b").write_bytes(b"sane")
 
 
-def tear(place: Path) -> None:
-    (place / "a").unlink()
+def delete_file(checkpoint: Path) -> None:
+    (checkpoint / "a").unlink()
 
 
-def empty(place: Path) -> None:
-    (place / "checksums.json").write_bytes(b"")
+def empty_checksums(checkpoint: Path) -> None:
+    (checkpoint / "checksums.json").write_bytes(b"")
 
 
-def shorten(place: Path) -> None:
-    (place / "b").write_bytes(b"sam")
+def shorten_file(checkpoint: Path) -> None:
+    (checkpoint / "b").write_bytes(b"sam")
 
 
-def forget(place: Path) -> None:
-    (place / "checksums.json").write_bytes(b"{}")
+def remove_checksums(checkpoint: Path) -> None:
+    (checkpoint / "checksums.json").write_bytes(b"{}")
 
 
-def name_less(place: Path) -> None:
-    (place / "checksums.json").write_bytes(b"7")
+def invalid_checksums(checkpoint: Path) -> None:
+    (checkpoint / "checksums.json").write_bytes(b"7")
 
 
-@pytest.mark.parametrize("spoil", [edit, tear, empty, shorten, forget, name_less])
-def test_a_spoiled_one_is_set_aside_and_the_one_before_it_used(spoil, tmp_path: Path):
+@pytest.mark.parametrize(
+    "damage", [change_byte, delete_file, empty_checksums, shorten_file, remove_checksums, invalid_checksums]
+)
+def test_damaged_checkpoint_is_renamed_and_previous_one_is_read(damage, tmp_path: Path):
     write(tmp_path, 1, 2)
-    spoil(tmp_path / "step-2")
-    said: list[str] = []
-    assert newest_checkpoint(tmp_path, said.append) == (1, {"a": b"1", "b": b"same"})
-    assert len(said) == 1
-    assert "step-2" in said[0]
+    damage(tmp_path / "step-2")
+    messages: list[str] = []
+    assert newest_checkpoint(tmp_path, messages.append) == (1, {"a": b"1", "b": b"same"})
+    assert len(messages) == 1
+    assert "step-2" in messages[0]
     assert (tmp_path / "damaged-step-2").is_dir()  # nothing is deleted
-    assert newest_checkpoint(tmp_path, said.append) == (1, {"a": b"1", "b": b"same"})
-    assert len(said) == 1
+    assert newest_checkpoint(tmp_path, messages.append) == (1, {"a": b"1", "b": b"same"})
+    assert len(messages) == 1
 
 
-def test_if_all_are_spoiled_nothing_is_begun_anew(tmp_path: Path):
+def test_newest_checkpoint_is_refused_if_all_are_damaged(tmp_path: Path):
     write(tmp_path, 1, 2)
-    edit(tmp_path / "step-1")
-    edit(tmp_path / "step-2")
-    for _ in range(2):  # also when asked again
+    change_byte(tmp_path / "step-1")
+    change_byte(tmp_path / "step-2")
+    for _ in range(2):  # the second attempt, too
         with pytest.raises(InputError, match="every checkpoint is damaged"):
             newest_checkpoint(tmp_path, say=print)
 
 
-def test_a_copy_that_a_user_made_is_none(tmp_path: Path):
+def test_copy_of_a_checkpoint_folder_is_ignored(tmp_path: Path):
     write(tmp_path, 1)
     shutil.copytree(tmp_path / "step-1", tmp_path / "step-1 copy")
     write(tmp_path, 2)
@@ -76,7 +78,7 @@ def test_a_copy_that_a_user_made_is_none(tmp_path: Path):
     assert (tmp_path / "step-1 copy").is_dir()
 
 
-def test_what_a_killed_process_left_half_written_is_no_checkpoint(tmp_path: Path):
+def test_partial_checkpoint_of_a_killed_process_is_deleted(tmp_path: Path):
     write(tmp_path, 1)
     shutil.copytree(tmp_path / "step-1", tmp_path / ".step-2.123.tmp")
     assert newest_checkpoint(tmp_path, say=print) == (1, {"a": b"1", "b": b"same"})

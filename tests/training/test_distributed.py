@@ -1,4 +1,4 @@
-"""What two processes compute together is what one computes alone, gradients included."""
+"""Two processes compute the same results and gradients as one."""
 
 import torch
 import torch.distributed as dist
@@ -18,10 +18,10 @@ LOSSES = {
     "vicreg": lambda z0, z1: covariance(gathered(z0)) + variance(gathered(z0) / 4) + covariance(gathered(z1)),
     "barlow-twins": lambda z0, z1: redundancy_loss(gathered(z0), gathered(z1), 0.1),
 }
-"""Those that look at the whole batch."""
+"""Losses that depend on the whole batch."""
 
 
-def parts(seed: int, *shape: int) -> Tensor:
+def random_rows(seed: int, *shape: int) -> Tensor:
     return torch.randn(ROWS, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -33,50 +33,50 @@ def network() -> nn.Sequential:
     return norms
 
 
-def one_of_two(rank: int, store: str, alone: dict[str, Tensor]) -> None:
+def check_one_of_two_processes(rank: int, store: str, expected: dict[str, Tensor]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    mine = slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
-    x = parts(0, 3, 2, 2)[mine].requires_grad_()
+    own_rows = slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
+    x = random_rows(0, 3, 2, 2)[own_rows].requires_grad_()
     norms = synchronised(network(), torch.device("cpu"))
     y = norms(x)
-    (y * parts(1, 12)[mine]).sum().backward()
-    torch.testing.assert_close(y, alone["y"][mine])
-    torch.testing.assert_close(x.grad, alone["x.grad"][mine])
+    (y * random_rows(1, 12)[own_rows]).sum().backward()
+    torch.testing.assert_close(y, expected["y"][own_rows])
+    torch.testing.assert_close(x.grad, expected["x.grad"][own_rows])
     for name, value in norms.state_dict().items():
-        torch.testing.assert_close(value, alone[name])
+        torch.testing.assert_close(value, expected[name])
     gradient = norms[0].weight.grad.clone()
     dist.all_reduce(gradient)
-    torch.testing.assert_close(gradient, alone["weight.grad"])
+    torch.testing.assert_close(gradient, expected["weight.grad"])
     frozen = synchronised(network().requires_grad_(False), torch.device("cpu"))
-    assert not any(parameter.requires_grad for parameter in frozen.parameters())  # a slow copy's
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())  # as in a momentum encoder
 
     for name, objective in LOSSES.items():
-        z = parts(2, 4)[mine].requires_grad_()
-        loss = objective(z, parts(3, 4)[mine])
+        z = random_rows(2, 4)[own_rows].requires_grad_()
+        loss = objective(z, random_rows(3, 4)[own_rows])
         loss.backward()
         whole = loss.detach().clone()
         dist.all_reduce(whole)
-        torch.testing.assert_close(whole / 2, alone[f"{name} loss"])
-        torch.testing.assert_close(z.grad / 2, alone[f"{name} gradient"][mine])
-    torch.testing.assert_close(gathered(parts(2, 4)[mine]), parts(2, 4))
+        torch.testing.assert_close(whole / 2, expected[f"{name} loss"])
+        torch.testing.assert_close(z.grad / 2, expected[f"{name} gradient"][own_rows])
+    torch.testing.assert_close(gathered(random_rows(2, 4)[own_rows]), random_rows(2, 4))
     dist.destroy_process_group()
 
 
-def test_two_processes_give_the_norms_losses_and_gradients_of_one(tmp_path):
-    x, norms = parts(0, 3, 2, 2).requires_grad_(), network()
+def test_two_processes_equal_one_in_norms_losses_and_gradients(tmp_path):
+    x, norms = random_rows(0, 3, 2, 2).requires_grad_(), network()
     y = norms(x)
-    (y * parts(1, 12)).sum().backward()
-    alone = {"y": y, "x.grad": x.grad, "weight.grad": norms[0].weight.grad}
+    (y * random_rows(1, 12)).sum().backward()
+    expected = {"y": y, "x.grad": x.grad, "weight.grad": norms[0].weight.grad}
     for name, objective in LOSSES.items():
-        z = parts(2, 4).requires_grad_()
-        alone[f"{name} loss"] = objective(z, parts(3, 4))
-        alone[f"{name} loss"].backward()
-        alone[f"{name} gradient"] = z.grad
-    alone = {name: value.detach() for name, value in {**alone, **norms.state_dict()}.items()}
-    mp.spawn(one_of_two, (str(tmp_path / "store"), alone), nprocs=2)
+        z = random_rows(2, 4).requires_grad_()
+        expected[f"{name} loss"] = objective(z, random_rows(3, 4))
+        expected[f"{name} loss"].backward()
+        expected[f"{name} gradient"] = z.grad
+    expected = {name: value.detach() for name, value in {**expected, **norms.state_dict()}.items()}
+    mp.spawn(check_one_of_two_processes, (str(tmp_path / "store"), expected), nprocs=2)
 
 
-def test_alone_nothing_is_replaced():
+def test_synchronised_leaves_module_unchanged_in_one_process():
     norms = network()
     assert synchronised(norms, torch.device("cpu")) is norms
     assert type(norms[0]) is nn.BatchNorm2d

@@ -7,13 +7,13 @@ from fewlabels.training.precision import fastest_precision
 CPUINFO = Path("/proc/cpuinfo")
 
 
-@pytest.mark.skipif(not CPUINFO.is_file(), reason="asks Linux what the processor can do")
-def test_it_follows_what_the_system_says_of_the_processor():
+@pytest.mark.skipif(not CPUINFO.is_file(), reason="reads processor flags from Linux")
+def test_fastest_precision_follows_processor_flags():
     found = [line for line in CPUINFO.read_text().splitlines() if line.startswith("flags")]
     flags = set(found[0].split()) if found else set()
     fast = flags & {"avx512_bf16", "amx_tile"}
     assert fastest_precision("cpu") == ("bf16-mixed" if fast else "32-true")
 
 
-def test_other_devices_stay_in_single_precision():
+def test_fastest_precision_of_other_devices_is_single():
     assert fastest_precision("cuda") == fastest_precision("mps") == "32-true"

@@ -6,11 +6,11 @@ import pytest
 from fewlabels.training.prefetch import prefetched
 
 
-def test_the_same_items_in_the_same_order():
+def test_prefetched_yields_same_items_in_same_order():
     assert list(prefetched(iter(range(100)))) == list(range(100))
 
 
-def test_items_are_made_ahead_but_not_without_end():
+def test_prefetched_makes_a_limited_number_of_items_in_advance():
     made = []
 
     def items():
@@ -21,22 +21,22 @@ def test_items_are_made_ahead_but_not_without_end():
     ahead = prefetched(items(), ahead=2)
     next(ahead)
     time.sleep(0.3)
-    assert 2 <= len(made) <= 4  # the first, two waiting, one in the hand
+    assert 2 <= len(made) <= 4  # the first one, two in the queue, one in the thread
     ahead.close()
 
 
-def test_an_error_is_raised_where_the_item_is_wanted():
+def test_prefetched_raises_error_of_an_item():
     def items():
         yield 1
-        raise ValueError("torn")
+        raise ValueError("damaged")
 
     ahead = prefetched(items())
     assert next(ahead) == 1
-    with pytest.raises(ValueError, match="torn"):
+    with pytest.raises(ValueError, match="damaged"):
         next(ahead)
 
 
-def test_the_thread_ends_with_the_iterator():
+def test_prefetched_ends_thread_when_closed():
     ahead = prefetched(iter(range(1000)))
     next(ahead)
     ahead.close()

@@ -9,13 +9,16 @@ from torch import nn
 
 from fewlabels.training import trainer as module
 from fewlabels.training.callbacks import Observer
-from fewlabels.training.trainer import Loop, LoopSettings, Objective
+from fewlabels.training.objectives import Objective
+from fewlabels.training.trainer import NetworkTrainer, OptimizerConfig, running_average
+
+STEPS = 12
 
 
 class Distance(Objective):
     """To a number that it counts up itself: what it remembers decides the loss."""
 
-    images_a_step = 1
+    images_per_step = 1
     count: torch.Tensor
 
     def __init__(self, stops_at: int = -1) -> None:
@@ -23,13 +26,13 @@ class Distance(Objective):
         self.stops_at = stops_at
         self.register_buffer("count", torch.tensor(0.0))
 
-    def forward(self, student, teacher, step):
+    def forward(self, network, average, step):
         if step == self.stops_at:
             os.kill(os.getpid(), signal.SIGINT)
         self.count += 1
-        assert student.training
-        assert not teacher.training
-        return (student(torch.ones(4, 2)) - self.count).square().mean() + torch.rand(()) * student[0].weight.sum()
+        assert network.training
+        assert not average.training
+        return (network(torch.ones(4, 2)) - self.count).square().mean() + torch.rand(()) * network[0].weight.sum()
 
 
 def network() -> nn.Sequential:
@@ -37,8 +40,12 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 1))
 
 
-def loop(stops_at: int = -1, **settings) -> Loop:
-    return Loop(network(), Distance(stops_at), LoopSettings(**settings), steps=12, seed=3)
+def trainer(
+    folder: Path | None = None, objective: Objective | None = None, steps: int = STEPS, observer=None, **options
+) -> NetworkTrainer:
+    config = OptimizerConfig(**{name: options.pop(name) for name in list(options) if name in ("ema", "lr", "muon_lr")})
+    observer = observer or Observer("test")
+    return NetworkTrainer(network(), objective or Distance(), config, steps, 3, observer, folder, **options)
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -46,79 +53,93 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_stopped_and_started_again_gives_the_same_network(tmp_path: Path):
-    whole = loop().run(Observer("whole"))
+@pytest.mark.parametrize("muon_lr", [0.0, 0.02])
+def test_stopped_training_resumes_bit_for_bit(muon_lr, tmp_path: Path):
+    whole = trainer(muon_lr=muon_lr).run()
     assert not whole.training
-    with pytest.raises(KeyboardInterrupt):
-        loop(stops_at=6).run(Observer("parts"), tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt, match="step 7 of 12"):
+        trainer(tmp_path / "run", Distance(stops_at=6), muon_lr=muon_lr).run()
     assert (tmp_path / "run" / "step-7").is_dir()
-    watched = Observer("parts")
-    assert same(whole, loop().run(watched, tmp_path / "run"))
-    assert len(watched.curve.values) == 12
+    observer = Observer("parts")
+    assert same(whole, trainer(tmp_path / "run", observer=observer, muon_lr=muon_lr).run())
+    assert len(observer.curve.values) == STEPS
 
 
-def test_the_result_is_the_running_average():
-    run = loop(ema=0.5)
-    seen = []
+def test_result_is_the_running_average():
+    run = trainer(ema=0.5)
+    weights = []
     for step in range(3):
-        run.step(step)
-        seen.append(run.network[0].weight.detach().clone())
-    # The first is taken as it is; then the new share is 1 - 2/11 and 1/2 at least.
-    expected = seen[0]
-    for number, weight in enumerate(seen[1:], start=1):
-        kept = min(0.5, (1 + number) / (10 + number))
-        expected = kept * expected + (1 - kept) * weight
+        run.update(step)
+        weights.append(run.network[0].weight.detach().clone())
+    # The first is copied; then the average keeps 2/11, 3/12, ... and 1/2 at most.
+    expected = weights[0]
+    for number, weight in enumerate(weights[1:], start=1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * weight
     torch.testing.assert_close(run.average.module[0].weight, expected)
 
 
-def test_timing_teaches_nothing():
-    run = loop()
-    assert run.seconds_a_step() > 0
+def test_running_average_copies_integer_buffers():
+    original = nn.BatchNorm1d(2)
+    average = running_average(original, 0.9)
+    original(torch.randn(4, 2))
+    average.update_parameters(original)
+    assert average.module.num_batches_tracked == 1
+
+
+def test_seconds_per_step_leaves_the_training_unchanged():
+    run = trainer()
+    assert run.seconds_per_step() > 0
     assert same(run.network, network())
     assert run.objective.count == 0
-    assert same(run.run(Observer("timed")), loop().run(Observer("not timed")))
+    assert same(run.run(), trainer().run())
 
 
-def test_what_is_told_stands_on_the_bar():
-    class Telling(Distance):
-        def told(self) -> str:
+def test_status_of_the_objective_reaches_the_observer():
+    class Counting(Distance):
+        def status(self) -> str:
             return f"at {int(self.count)}"
 
-    told = []
+    shown = []
 
     class Watching(Observer):
-        def step(self, step, loss, told_now=""):
-            told.append(told_now)
-            super().step(step, loss, told_now)
+        def step(self, step, loss, status=""):
+            shown.append(status)
+            super().step(step, loss, status)
 
-    Loop(network(), Telling(), LoopSettings(), 3, 0).run(Watching("test"))
-    assert told == ["at 1", "at 2", "at 3"]
+    trainer(objective=Counting(), steps=3, observer=Watching("test")).run()
+    assert shown == ["at 1", "at 2", "at 3"]
 
 
-@pytest.mark.parametrize(("times", "steps"), [(1.0, 40), (1.25, 32), (100.0, 20), (0.5, 80), (0.01, 100)])
-def test_steps_are_planned_anew_by_what_they_take(monkeypatch, times, steps):
-    """Forty were planned for forty seconds; each takes so many times one."""
+@pytest.mark.parametrize(("seconds_per_step", "steps"), [(1.0, 40), (1.25, 32), (2.0, 20), (0.5, 80), (0.01, 100)])
+def test_steps_follow_the_clock_where_there_is_a_time(monkeypatch, seconds_per_step, steps):
+    """Forty were planned for forty seconds, and a hundred are allowed."""
     now = [0.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0]))
 
     class Taking(Distance):
-        def forward(self, student, teacher, step):
-            now[0] += times
-            return super().forward(student, teacher, step)
+        def forward(self, network, average, step):
+            now[0] += seconds_per_step
+            return super().forward(network, average, step)
 
-    run = Loop(network(), Taking(), LoopSettings(), 100, 0)
-    run.steps, run.until = 40, 40.0
-    run.run(Observer("test"))
-    assert (run.steps, int(run.objective.count)) == (steps, steps)
+    run = trainer(objective=Taking(), steps=40, seconds=40.0, max_steps=100)
+    run.run()
+    assert (run.total_steps, int(run.objective.count)) == (steps, steps)
 
 
-def test_a_killed_training_goes_on_with_the_steps_that_were_last_planned(tmp_path: Path):
-    run = loop()
-    run.steps = 7
+def test_killed_training_resumes_with_the_steps_that_were_planned_last(tmp_path: Path):
+    run = trainer(tmp_path)
+    run.total_steps = 7
     for step in range(5):
-        run.step(step)
-    run._save(tmp_path, 5, Observer("killed"))
-    again = loop()
-    assert again.steps != 7
-    again.run(Observer("again"), tmp_path)
-    assert (again.steps, int(again.objective.count)) == (7, 7)
+        run.update(step)
+    run.save(5)
+    again = trainer(tmp_path)
+    assert again.total_steps != 7
+    again.run()
+    assert (again.total_steps, int(again.objective.count)) == (7, 7)
+
+
+def test_without_a_folder_no_checkpoint_is_written(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer().run()
+    assert list(tmp_path.iterdir()) == []

@@ -1,68 +1,70 @@
 import time
 
-from fewlabels.training.tuning import SHARE, Choice, fastest
+from fewlabels.training.tuning import MAX_TUNING_FRACTION, StepExecution, fastest_execution
 
-START = Choice(threads=2)
-SAID: list[str] = []
+START = StepExecution(threads=2)
+MESSAGES: list[str] = []
 CHANGES = [{"channels_last": True}, {"prefetch": True}, {"threads": 1}]
 
 
-def paced(pace):
-    """A run whose steps take as long as ``pace`` says, without taking it."""
-    return lambda choice, steps: pace(choice)
+def run_with(seconds_per_step):
+    """A run whose timings are computed by ``seconds_per_step``, without waiting."""
+    return lambda execution, steps: seconds_per_step(execution)
 
 
-def test_what_is_faster_is_kept_and_what_is_not_is_not():
-    def pace(choice: Choice) -> float:
-        return 0.01 * (0.8 if choice.channels_last else 1) * (1.1 if choice.prefetch else 1) * choice.threads
+def test_fastest_execution_accepts_faster_changes_only():
+    def seconds_per_step(execution: StepExecution) -> float:
+        return 0.01 * (0.8 if execution.channels_last else 1) * (1.1 if execution.prefetch else 1) * execution.threads
 
-    choice, _ = fastest(paced(pace), START, 10**6, CHANGES, SAID.append)
-    assert choice == Choice(threads=1, channels_last=True)
+    execution, _ = fastest_execution(run_with(seconds_per_step), START, 10**6, CHANGES, MESSAGES.append)
+    assert execution == StepExecution(threads=1, channels_last=True)
 
 
-def test_a_slow_moment_of_the_machine_decides_nothing():
+def test_fastest_execution_ignores_single_slow_timings():
     calls = iter(range(10**6))
 
-    def pace(choice: Choice) -> float:
-        return 0.01 * (1.5 if next(calls) in (3, 4, 9) else 1) * (0.9 if choice.threads == 1 else 1)
+    def seconds_per_step(execution: StepExecution) -> float:
+        return 0.01 * (1.5 if next(calls) in (3, 4, 9) else 1) * (0.9 if execution.threads == 1 else 1)
 
-    assert fastest(paced(pace), START, 10**6, CHANGES, SAID.append)[0] == Choice(threads=1)
-
-
-def test_what_is_as_fast_is_left():
-    assert fastest(paced(lambda choice: 0.01), START, 10**6, CHANGES, SAID.append)[0] == START
+    execution, _ = fastest_execution(run_with(seconds_per_step), START, 10**6, CHANGES, MESSAGES.append)
+    assert execution == StepExecution(threads=1)
 
 
-def test_a_short_run_is_not_tried():
-    def never(choice, steps):
+def test_fastest_execution_rejects_changes_of_equal_speed():
+    assert fastest_execution(run_with(lambda execution: 0.01), START, 10**6, CHANGES, MESSAGES.append)[0] == START
+
+
+def test_fastest_execution_skips_trial_of_a_short_run():
+    def never(execution, steps):
         raise AssertionError
 
-    assert fastest(never, START, 759, CHANGES, SAID.append) == (START, 0.0)
+    assert fastest_execution(never, START, 759, CHANGES, MESSAGES.append) == (START, 0.0)
 
 
-def test_a_trial_breaks_off_at_its_share_of_the_run():
-    def slow(choice: Choice, steps: int) -> float:
-        if choice.channels_last:
+def test_fastest_execution_stops_at_its_time_limit():
+    def slow(execution: StepExecution, steps: int) -> float:
+        if execution.channels_last:
             time.sleep(60)
         return 0.02
 
     total = 1000
-    choice, seconds = fastest(slow, START, total, CHANGES, SAID.append)
-    assert choice == START
-    assert seconds < SHARE * total * 0.02 + 1
+    execution, seconds = fastest_execution(slow, START, total, CHANGES, MESSAGES.append)
+    assert execution == START
+    assert seconds < MAX_TUNING_FRACTION * total * 0.02 + 1
 
 
-def test_a_choice_says_what_it_is():
-    assert str(Choice(1)) == "1 thread, not compiled"
-    assert str(Choice(2, True, True, True)) == "2 threads, channels last, prefetching, compiled"
+def test_step_execution_as_text():
+    assert str(StepExecution(1)) == "1 thread, not compiled"
+    assert str(StepExecution(2, True, True, True)) == "2 threads, channels last, prefetching, compiled"
 
 
-def test_a_change_that_does_not_work_here_is_left_out_with_a_line():
-    def pace(choice: Choice) -> float:
-        if choice.channels_last:
+def test_fastest_execution_skips_failing_change_with_a_message():
+    def seconds_per_step(execution: StepExecution) -> float:
+        if execution.channels_last:
             raise RuntimeError("no compiler\nsecond line")
-        return 0.01 * choice.threads
+        return 0.01 * execution.threads
 
-    said: list[str] = []
-    assert fastest(paced(pace), START, 10**6, CHANGES, said.append)[0] == Choice(threads=1)
-    assert said == ["2 threads, channels last, not compiled: does not work here (no compiler); left out"]
+    messages: list[str] = []
+    execution, _ = fastest_execution(run_with(seconds_per_step), START, 10**6, CHANGES, messages.append)
+    assert execution == StepExecution(threads=1)
+    assert messages == ["2 threads, channels last, not compiled: does not work here (no compiler); skipped"]

@@ -18,12 +18,12 @@ def train(source, **settings):
     return train_supervised(model, source, SupervisedSettings(**settings), 0, Observer("test"), CPU)
 
 
-def test_a_thousand_real_labels_teach_something(fmnist):
+def test_train_supervised_with_a_thousand_labels_is_better_than_chance(fmnist):
     model, test = train(fmnist.train.first_k(1000), epochs=15), fmnist.test.first_k(2000)
     assert evaluate(outputs(model, test), test).macro_f1 > 0.6  # chance is 0.1; the full 100 epochs give 0.8
 
 
-def test_a_frozen_backbone_keeps_its_weights_and_the_head_learns(fmnist):
+def test_train_supervised_with_frozen_backbone_changes_only_the_head(fmnist):
     before = Classifier("article", fmnist.train.class_names, seed=0, hidden=32)
     after = train(fmnist.train.first_k(100), epochs=1, freeze_backbone=True)
     for name, parameter in after.backbone.named_parameters():
@@ -31,7 +31,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_the_head_learns(fmnist):
     assert not torch.equal(after.head[0].weight, before.head[0].weight)
 
 
-def test_unlabelled_images_are_left_out(fmnist):
+def test_train_supervised_ignores_unlabelled_images(fmnist):
     few = fmnist.train.first_k(64)
     padded = ArraySource(
         np.concatenate([few.images, fmnist.train.images[64:128]]),
@@ -42,7 +42,7 @@ def test_unlabelled_images_are_left_out(fmnist):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_without_labels_there_is_nothing_to_train_on(fmnist):
+def test_train_supervised_refuses_images_without_labels(fmnist):
     images = fmnist.train.first_k(10).images
     with pytest.raises(InputError, match="0 labelled images"):
         train(ArraySource(images, None, ("a", "b")), epochs=1)

@@ -1,4 +1,4 @@
-"""Pretraining methods. A new one is one file and one line here."""
+"""Pretraining methods. To add one, write a module and add a line to ``METHODS``."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from fewlabels.ssl.methods.vicreg import VICReg, VICRegSettings
 
 
 class MethodEntry(NamedTuple):
-    """How to build a method, and its default settings."""
+    """A method: its constructor and its default settings."""
 
     build: Callable[..., Method]
     settings: Any
@@ -28,5 +28,6 @@ METHODS: dict[str, MethodEntry] = {
     "vicreg": MethodEntry(VICReg, VICRegSettings()),
     "barlow-twins": MethodEntry(BarlowTwins, BarlowTwinsSettings()),
 }
+"""Pretraining methods by the name that ``--method`` takes."""
 
 __all__ = ["METHODS", "Method", "MethodEntry", "MethodOutput"]

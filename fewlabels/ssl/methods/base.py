@@ -1,4 +1,4 @@
-"""What every pretraining method is to the loop."""
+"""The interface of a pretraining method."""
 
 from typing import Any, NamedTuple
 
@@ -9,9 +9,9 @@ from fewlabels.training.optimizers import without_decay
 
 
 class MethodOutput(NamedTuple):
-    """One step's figures: the loss to minimise, features [B, F] and projection [B, D] of ``x0`` to observe.
+    """Result of a forward pass: the loss to minimise, the projections [B, D] of ``x0``, and terms of the loss by name.
 
-    A tuple, since Lightning Fabric looks into what a network returns and refuses frozen dataclasses.
+    It is a tuple, since Lightning Fabric rejects frozen dataclasses.
     """
 
     loss: Tensor
@@ -24,25 +24,25 @@ class Method(nn.Module):
 
     backbone: Backbone
     projector: nn.Module
-    """From features to the projection that the loss compares."""
+    """Maps features [B, F] to projections [B, D], which the loss compares."""
 
     @property
     def encoder(self) -> nn.Sequential:
-        """Backbone and projector, for those methods that keep a slow copy of both."""
+        """Backbone and projector as one module, for methods with a momentum encoder."""
         return nn.Sequential(self.backbone, self.projector)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Views, float [B, C, H, W], to projections [B, D]."""
+        """Projections [B, D] of views, float [B, C, H, W]."""
         z: Tensor = self.projector(self.backbone(x))
         return z
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
-        """x0, x1: float [B, C, H, W], row i of one and of the other from the same image."""
+        """Compute the loss of views x0, x1: float [B, C, H, W]; row i of both is a view of the same image."""
         raise NotImplementedError
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups that the optimizer is built from; most methods keep decay off norms and biases."""
+        """Parameter groups for the optimizer; by default, norms and biases have no weight decay."""
         return without_decay(self)
 
     def after_step(self, progress: float) -> None:
-        """Called after each optimizer step with the share of the run done, in (0, 1]; most methods do nothing."""
+        """Hook after each optimizer step; ``progress`` is the completed fraction of the run, in (0, 1]."""

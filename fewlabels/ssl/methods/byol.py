@@ -9,12 +9,12 @@ from fewlabels.backbones.architectures import Backbone
 from fewlabels.backbones.heads import mlp
 from fewlabels.ssl.methods.base import Method, MethodOutput
 from fewlabels.ssl.methods.simsiam import negative_cosine
-from fewlabels.ssl.momentum_encoder import Momentum, rising
+from fewlabels.ssl.momentum_encoder import MomentumEncoder, cosine_momentum
 from fewlabels.training.optimizers import OptimizerSettings
 
 
 def bootstrap_loss(q: Tensor, z: Tensor) -> Tensor:
-    """Mean squared distance of the normalised q and z, both [B, D] (eq. 2): 2 - 2 cos, in [0, 4].
+    """Mean squared distance between normalised q and z, both [B, D] (eq. 2): 2 - 2 cos, in [0, 4].
 
     No gradient flows to z.
     """
@@ -23,18 +23,18 @@ def bootstrap_loss(q: Tensor, z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BYOLSettings:
-    """Section 3.3; the momentum begins lower than on ImageNet, since runs are shorter."""
+    """As in section 3.3, with a lower initial momentum than on ImageNet, since runs are shorter."""
 
     hidden: int = 512
     out: int = 128
     momentum: float = 0.99
-    """Of the target network, at the start; it rises to 1."""
+    """Initial momentum of the target network; it rises to 1."""
     batch_size: int = 256
     optimizer: OptimizerSettings = OptimizerSettings("adamw", lr=2e-3, weight_decay=1e-4)
 
 
 class BYOL(Method):
-    """The online network predicts what a slow copy of itself makes of the other view."""
+    """The online network predicts the projection that a momentum encoder, the target, computes of the other view."""
 
     def __init__(self, backbone: Backbone, num_features: int, settings: BYOLSettings | None = None) -> None:
         super().__init__()
@@ -43,10 +43,10 @@ class BYOL(Method):
         self.backbone = backbone
         self.projector = mlp((num_features, settings.hidden, settings.out))
         self.predictor = mlp((settings.out, settings.hidden, settings.out))
-        self.target = Momentum(self.encoder)
+        self.target = MomentumEncoder(self.encoder)
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
-        """Symmetrised loss (section 3.1). x0, x1: float [B, C, H, W]."""
+        """Compute the symmetrised loss (section 3.1) of views x0, x1: float [B, C, H, W]."""
         y0, y1 = self.encode(x0), self.encode(x1)  # [B, D]
         with torch.no_grad():
             z0, z1 = self.target.copy(x0), self.target.copy(x1)
@@ -54,4 +54,4 @@ class BYOL(Method):
         return MethodOutput(loss=loss, projection=y0)
 
     def after_step(self, progress: float) -> None:
-        self.target.follow(self.encoder, rising(self.momentum, progress))
+        self.target.update(self.encoder, cosine_momentum(self.momentum, progress))

@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from fewlabels.backbones.architectures import Backbone
 from fewlabels.backbones.heads import mlp
 from fewlabels.ssl.methods.base import Method, MethodOutput
-from fewlabels.ssl.momentum_encoder import Momentum, rising
+from fewlabels.ssl.momentum_encoder import MomentumEncoder, cosine_momentum
 from fewlabels.training.distributed import gathered, rank
 from fewlabels.training.optimizers import OptimizerSettings
 
 
 def queue_loss(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """InfoNCE with a queue of negatives (He et al. 2020, eq. 1).
+    """InfoNCE loss with a queue of negatives (He et al. 2020, eq. 1).
 
     Args:
         q: queries [B, D].
@@ -30,7 +30,7 @@ def queue_loss(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tenso
 
 
 def batch_loss(q: Tensor, k: Tensor, temperature: float) -> Tensor:
-    """InfoNCE with the keys of the global batch as negatives, times 2 tau (MoCo v3, algorithm 1).
+    """InfoNCE loss with the keys of the global batch as negatives, times 2 tau (MoCo v3, algorithm 1).
 
     Args:
         q: queries [b, D] of this process.
@@ -44,7 +44,7 @@ def batch_loss(q: Tensor, k: Tensor, temperature: float) -> Tensor:
 
 @dataclass(frozen=True)
 class MoCoV2Settings:
-    """MoCo v2's head and temperature; queue and momentum smaller, since runs are shorter and data smaller."""
+    """The head and temperature of MoCo v2. Queue and momentum are smaller, since runs and data sets are smaller."""
 
     hidden: int = 512
     out: int = 128
@@ -56,14 +56,15 @@ class MoCoV2Settings:
 
 
 class MoCoV2(Method):
-    """Queries against the keys of a slow copy; the keys of the last batches are the negatives.
+    """Compares queries with keys of a momentum encoder; a queue of earlier keys holds the negatives.
 
-    Where batch norm leaks what belongs to a batch, the paper shuffles keys over GPUs; in one process, and with batch
-    norm over all processes as here, there is nothing to shuffle over.
+    The paper shuffles keys over GPUs, since batch norm over one GPU leaks which images share a batch. Here batch norm
+    is over all processes, so that there is no shuffling.
     """
 
     queue: Tensor
     place: Tensor
+    """Index of the oldest key; the name is part of saved checkpoints."""
 
     def __init__(self, backbone: Backbone, num_features: int, settings: MoCoV2Settings | None = None) -> None:
         super().__init__()
@@ -71,12 +72,12 @@ class MoCoV2(Method):
         self.momentum, self.temperature = settings.momentum, settings.temperature
         self.backbone = backbone
         self.projector = mlp((num_features, settings.hidden, settings.out))
-        self.keys = Momentum(self.encoder)
+        self.keys = MomentumEncoder(self.encoder)
         self.register_buffer("queue", F.normalize(torch.randn(settings.queue, settings.out), dim=1))
         self.register_buffer("place", torch.zeros((), dtype=torch.long))
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
-        """x0 gives queries, x1 keys: float [B, C, H, W]."""
+        """Compute the loss of queries from x0 and keys from x1: float [B, C, H, W]."""
         q = self.encode(x0)  # [B, D]
         with torch.no_grad():
             k = self.keys.copy(x1)
@@ -87,49 +88,49 @@ class MoCoV2(Method):
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:
-        """Put the keys in the place of the oldest."""
+        """Overwrite the oldest keys of the queue."""
         keys = keys[-len(self.queue) :].to(self.queue.dtype)
-        places = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
-        self.queue.index_copy_(0, places, keys)
+        positions = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue.index_copy_(0, positions, keys)
         self.place.copy_((self.place + len(keys)) % len(self.queue))
 
     def after_step(self, progress: float) -> None:
-        self.keys.follow(self.encoder, self.momentum)
+        self.keys.update(self.encoder, self.momentum)
 
 
 @dataclass(frozen=True)
 class MoCoV3Settings:
-    """MoCo v3's temperature; heads narrower and momentum lower than on ImageNet."""
+    """The temperature of MoCo v3; narrower heads and a lower momentum than on ImageNet."""
 
     hidden: int = 512
     out: int = 128
     projector_layers: int = 2
     momentum: float = 0.99
-    """At the start; it rises to 1 (section 3)."""
+    """Initial momentum; it rises to 1 (section 3)."""
     temperature: float = 0.2
     batch_size: int = 256
     optimizer: OptimizerSettings = OptimizerSettings("adamw", lr=2e-3, weight_decay=1e-4)
 
 
 class MoCoV3(Method):
-    """A predictor on the queries, a slow copy for the keys, and the batch itself for negatives."""
+    """A predictor on the queries, a momentum encoder for the keys, and negatives from the batch."""
 
     def __init__(self, backbone: Backbone, num_features: int, settings: MoCoV3Settings | None = None) -> None:
         super().__init__()
         settings = settings or MoCoV3Settings()
         self.momentum, self.temperature = settings.momentum, settings.temperature
         self.backbone = backbone
-        # A ViT's first layer, the patch projection, stays as it was drawn (section 4.2).
+        # The patch projection of a ViT keeps its random initial weights (section 4.2).
         for name, parameter in backbone.named_parameters():
             if "patch_embed." in name:
                 parameter.requires_grad_(False)
         widths = [settings.hidden] * (settings.projector_layers - 1)
         self.projector = mlp((num_features, *widths, settings.out), normalised=True)
         self.predictor = mlp((settings.out, settings.hidden, settings.out), normalised=True)
-        self.keys = Momentum(self.encoder)
+        self.keys = MomentumEncoder(self.encoder)
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
-        """Symmetrised loss (algorithm 1). x0, x1: float [B, C, H, W]."""
+        """Compute the symmetrised loss (algorithm 1) of views x0, x1: float [B, C, H, W]."""
         z0, z1 = self.encode(x0), self.encode(x1)  # [B, D]
         with torch.no_grad():
             k0, k1 = self.keys.copy(x0), self.keys.copy(x1)
@@ -138,4 +139,4 @@ class MoCoV3(Method):
         return MethodOutput(loss=loss, projection=z0)
 
     def after_step(self, progress: float) -> None:
-        self.keys.follow(self.encoder, rising(self.momentum, progress))
+        self.keys.update(self.encoder, cosine_momentum(self.momentum, progress))

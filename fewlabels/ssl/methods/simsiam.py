@@ -13,30 +13,31 @@ from fewlabels.training.optimizers import OptimizerSettings
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """D(p, stopgrad(z)) of eq. 1 and 3: mean negative cosine of p, z, both [B, D]; in [-1, 1].
+    """D(p, stopgrad(z)) of eq. 1 and 3: mean negative cosine of p and z, both [B, D]; in [-1, 1].
 
-    The stop-gradient is here, so that no caller can forget it.
+    No gradient flows to z.
     """
     return -F.cosine_similarity(p, z.detach(), dim=1, eps=1e-6).mean()
 
 
 @dataclass(frozen=True)
 class SimSiamSettings:
-    """Section 3, with heads as narrow as small images and a CPU allow, and AdamW, which learns sooner than SGD here."""
+    """Section 3, with narrower heads for small images and CPUs. AdamW learns faster here than the paper's SGD."""
 
     projector: tuple[int, ...] = (512, 512, 512)
-    """Widths of its layers; () for none."""
+    """Widths of the projector's layers; () means no projector."""
     predictor_hidden: int = 128
     predictor_constant_lr: bool = True
-    """Keep the predictor's learning rate at its peak (section 4.1)."""
+    """Keep the learning rate of the predictor constant (section 4.1)."""
     batch_size: int = 256
     optimizer: OptimizerSettings = OptimizerSettings("adamw", lr=2e-3, weight_decay=1e-4)
 
 
 class SimSiam(Method):
-    """Projector and predictor behind one backbone; the other view's projection is a constant.
+    """Predicts the projection of the other view, through which no gradient flows.
 
-    The projector ends in a batch norm without scale and shift; the predictor D -> hidden -> D in none (section 3).
+    The projector ends in a batch norm without scale and shift. The predictor, D -> hidden -> D, ends in a linear layer
+    (section 3).
     """
 
     def __init__(self, backbone: Backbone, num_features: int, settings: SimSiamSettings | None = None) -> None:
@@ -48,7 +49,7 @@ class SimSiam(Method):
         )
         width = settings.projector[-1] if settings.projector else num_features
         hidden = settings.predictor_hidden
-        # The tutorial's first layer has a bias, which the batch norm behind it takes away again.
+        # The tutorial has a bias here; the batch norm that follows cancels it.
         self.predictor = nn.Sequential(
             nn.Linear(width, hidden, bias=not settings.projector),
             nn.BatchNorm1d(hidden),
@@ -58,7 +59,7 @@ class SimSiam(Method):
         self.predictor_constant_lr = settings.predictor_constant_lr
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
-        """Symmetrised loss (eq. 2). x0, x1: float [B, C, H, W]."""
+        """Compute the symmetrised loss (eq. 2) of views x0, x1: float [B, C, H, W]."""
         z0, z1 = self.encode(x0), self.encode(x1)  # [B, D]
         p0, p1 = self.predictor(z0), self.predictor(z1)
         loss = (negative_cosine(p0, z1) + negative_cosine(p1, z0)) / 2

@@ -13,12 +13,12 @@ from fewlabels.training.optimizers import OptimizerSettings
 
 
 def variance(z: Tensor) -> Tensor:
-    """v(Z) of eq. 1 and 2: how far each feature's standard deviation is below 1; z [B, D]."""
+    """v(Z) of eq. 1 and 2: mean hinge loss of the standard deviation of each dimension below 1; z [B, D]."""
     return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
 
 
 def covariance(z: Tensor) -> Tensor:
-    """c(Z) of eq. 3 and 4: squared covariances of different features, summed over pairs, by D; z [B, D]."""
+    """c(Z) of eq. 3 and 4: sum of squared covariances of different dimensions, divided by D; z [B, D]."""
     centred = z - z.mean(dim=0)
     c = centred.T @ centred / (len(z) - 1)
     return (c.square().sum() - c.diagonal().square().sum()) / z.shape[1]
@@ -26,7 +26,7 @@ def covariance(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class VICRegSettings:
-    """Section 4.2: weights 25, 25 and 1; the expander narrower than on ImageNet."""
+    """The weights 25, 25 and 1 of section 4.2; an expander narrower than on ImageNet."""
 
     hidden: int = 512
     out: int = 512
@@ -38,7 +38,7 @@ class VICRegSettings:
 
 
 class VICReg(Method):
-    """Views alike, each feature spread out, features uncorrelated (eq. 6).
+    """Weighted sum of invariance, variance and covariance terms (eq. 6).
 
     The variance term is the mean over both views, as in the authors' code; their eq. 6 has the sum.
     """
@@ -50,9 +50,9 @@ class VICReg(Method):
         self.projector = mlp((num_features, settings.hidden, settings.hidden, settings.out))
 
     def forward(self, x0: Tensor, x1: Tensor) -> MethodOutput:
-        """x0, x1: float [B, C, H, W]."""
+        """Compute the loss of views x0, x1: float [B, C, H, W]."""
         z0, z1 = self.encode(x0), self.encode(x1)  # [B, D]
-        parts = {"invariance": F.mse_loss(z0, z1)}  # of this process: the mean over processes is the batch's
+        parts = {"invariance": F.mse_loss(z0, z1)}  # over this process; gradients are averaged over processes
         all0, all1 = gathered(z0), gathered(z1)
         parts["variance"] = (variance(all0) + variance(all1)) / 2
         parts["covariance"] = covariance(all0) + covariance(all1)

@@ -1,4 +1,4 @@
-"""What the loop asks of every method in the registry."""
+"""Requirements of the training loop that every registered method must meet."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def two_views(n: int = 8):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_finite_loss_reaches_every_weight_of_the_backbone(name):
+def test_loss_is_finite_and_has_gradients_for_all_backbone_weights(name):
     method = build_method(PretrainSettings(name, epochs=1), channels=1, seed=0)
     output = method(*two_views())
     assert output.loss.ndim == 0
@@ -29,14 +29,14 @@ def test_a_finite_loss_reaches_every_weight_of_the_backbone(name):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_parameter_is_in_one_group(name):
+def test_param_groups_contain_each_parameter_once(name):
     method = build_method(PretrainSettings(name, epochs=1), channels=1, seed=0)
     grouped = [id(p) for group in method.param_groups() for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_the_loss_falls_on_a_batch_seen_again_and_again(name):
+def test_loss_falls_on_a_repeated_batch(name):
     method = build_method(PretrainSettings(name, epochs=1), channels=1, seed=0)
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
     losses = []
@@ -50,15 +50,15 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(name):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_the_same_seed_gives_the_same_method(name):
+def test_build_method_initial_weights_depend_on_seed(name):
     settings = PretrainSettings(name, epochs=1)
     first, again, other = (build_method(settings, 1, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
-def test_simsiam_is_the_tutorials_code():
-    """The tutorial's loss, written out from its text, on the same weights: two forward passes, one loss."""
+def test_simsiam_loss_equals_tutorial_code():
+    """The tutorial's loss, written from its text, on the same weights: two forward passes, one loss."""
     method = SimSiam(ArticleBackbone(), 2048, SIMSIAM)
     x0, x1 = two_views()
     ours = method(x0, x1).loss

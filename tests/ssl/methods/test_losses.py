@@ -1,4 +1,4 @@
-"""The losses against lightly's, an independent implementation, and against cases computed by hand."""
+"""Losses against lightly, an independent implementation, and against cases computed by hand."""
 
 import math
 
@@ -19,11 +19,11 @@ SEEDS = pytest.mark.parametrize("seed", range(5))
 
 @pytest.fixture(scope="module")
 def lightly_loss():
-    return pytest.importorskip("lightly.loss", reason="the oracle: pip install lightly")
+    return pytest.importorskip("lightly.loss", reason="reference implementation: pip install lightly")
 
 
-def two(rows: int, width: int, seed: int, dtype=torch.float32):
-    """Random projections, of another scale and place than normalised ones."""
+def two_projections(rows: int, width: int, seed: int, dtype=torch.float32):
+    """Two random projections that are neither normalised nor centred."""
     z = torch.randn(2, rows, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     return (2 * z + 0.3).unbind()
 
@@ -31,7 +31,7 @@ def two(rows: int, width: int, seed: int, dtype=torch.float32):
 @SEEDS
 @SHAPES
 def test_negative_cosine_agrees_with_lightly(lightly_loss, seed, rows, width):
-    p, z = two(rows, width, seed, torch.float64)
+    p, z = two_projections(rows, width, seed, torch.float64)
     theirs = lightly_loss.NegativeCosineSimilarity(eps=1e-6)(p, z)
     assert negative_cosine(p, z).item() == pytest.approx(theirs.item(), abs=1e-6)
     assert bootstrap_loss(p, z).item() == pytest.approx(2 + 2 * theirs.item(), abs=1e-6)
@@ -41,7 +41,7 @@ def test_negative_cosine_agrees_with_lightly(lightly_loss, seed, rows, width):
 @SEEDS
 @SHAPES
 def test_nt_xent_agrees_with_lightly(lightly_loss, seed, rows, width, temperature):
-    z0, z1 = two(rows, width, seed)
+    z0, z1 = two_projections(rows, width, seed)
     theirs = lightly_loss.NTXentLoss(temperature=temperature)(z0, z1)
     assert nt_xent(z0, z1, temperature).item() == pytest.approx(theirs.item(), abs=1e-5)
 
@@ -49,8 +49,8 @@ def test_nt_xent_agrees_with_lightly(lightly_loss, seed, rows, width, temperatur
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 @SEEDS
 @SHAPES
-def test_the_queues_loss_agrees_with_lightly(lightly_loss, seed, rows, width, temperature):
-    q, k = two(rows, width, seed)
+def test_queue_loss_agrees_with_lightly(lightly_loss, seed, rows, width, temperature):
+    q, k = two_projections(rows, width, seed)
     queue = F.normalize(torch.randn(50, width, generator=torch.Generator().manual_seed(seed + 100)), dim=1)
     theirs = lightly_loss.NTXentLoss(temperature=temperature, memory_bank_size=(50, width))
     theirs.memory_bank.bank = queue.clone()
@@ -60,7 +60,7 @@ def test_the_queues_loss_agrees_with_lightly(lightly_loss, seed, rows, width, te
 @SEEDS
 @SHAPES
 def test_vicreg_agrees_with_lightly(lightly_loss, seed, rows, width):
-    z0, z1 = two(rows, width, seed)
+    z0, z1 = two_projections(rows, width, seed)
     ours = 25 * F.mse_loss(z0, z1) + 25 * (variance(z0 / 4) + variance(z1 / 4)) / 2
     theirs = 25 * F.mse_loss(z0, z1) + lightly_loss.VICRegLoss(lambda_param=0, nu_param=0)(z0 / 4, z1 / 4)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
@@ -71,34 +71,34 @@ def test_vicreg_agrees_with_lightly(lightly_loss, seed, rows, width):
 @SEEDS
 @SHAPES
 def test_barlow_twins_agrees_with_lightly(lightly_loss, seed, rows, width):
-    z0, z1 = two(rows, width, seed)
+    z0, z1 = two_projections(rows, width, seed)
     theirs = lightly_loss.BarlowTwinsLoss(lambda_param=5e-3)(z0, z1)
     assert redundancy_loss(z0, z1, 5e-3).item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
 def test_nt_xent_by_hand():
-    """Two orthogonal pairs, each view equal to its twin: similarities 1 to the twin, 0 to both others."""
+    """Two orthogonal pairs of equal views: similarity 1 to the positive, 0 to both negatives."""
     z = torch.eye(2)
     assert nt_xent(z, z, temperature=0.5).item() == pytest.approx(math.log(math.exp(2) + 2) - 2, abs=1e-6)
 
 
-def test_the_queues_loss_by_hand():
-    """The query is its key, and orthogonal to both negatives."""
+def test_queue_loss_by_hand():
+    """The query equals its key and is orthogonal to both negatives."""
     q = torch.tensor([[3.0, 0.0]])
     queue = torch.tensor([[0.0, 1.0], [0.0, -1.0]])
     expected = math.log(math.exp(2) + 2) - 2
     assert queue_loss(q, q, queue, temperature=0.5).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_moco_v3s_loss_by_hand():
-    """Orthogonal queries, each equal to its key; times 2 tau."""
+def test_batch_loss_by_hand():
+    """Orthogonal queries, each equal to its key; the loss has a factor of 2 tau."""
     z = 5 * torch.eye(3)
     expected = 2 * 0.2 * (math.log(math.exp(5) + 2) - 5)
     assert batch_loss(z, z, temperature=0.2).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_barlow_twins_by_hand():
-    """Two features over four rows, uncorrelated; the second view has the second feature's sign turned."""
+    """Two uncorrelated dimensions over four rows; in the second view, the second dimension has the opposite sign."""
     z0 = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
     z1 = z0 * torch.tensor([1.0, -1.0], dtype=torch.float64)
     torch.testing.assert_close(
@@ -107,7 +107,7 @@ def test_barlow_twins_by_hand():
     assert redundancy_loss(z0, z1, 5e-3).item() == pytest.approx(4, abs=1e-3)
 
 
-def test_vicregs_terms_by_hand():
+def test_vicreg_terms_by_hand():
     z = torch.tensor([[1.0, 2.0], [-1.0, -2.0]])
     # Variances 2 and 8, covariance 4: c = 2 * 16 / 2. No deviation is below 1.
     assert covariance(z).item() == pytest.approx(16, abs=1e-5)
@@ -125,8 +125,8 @@ def test_vicregs_terms_by_hand():
     ],
     ids=["negative cosine", "bootstrap", "batch", "queue"],
 )
-def test_no_gradient_flows_through_the_target(loss):
-    p, z = two(4, 8, 0)
+def test_loss_has_no_gradient_through_target(loss):
+    p, z = two_projections(4, 8, 0)
     p.requires_grad_()
     z.requires_grad_()
     loss(p, z).backward()
@@ -134,7 +134,7 @@ def test_no_gradient_flows_through_the_target(loss):
     assert z.grad is None
 
 
-def test_negative_cosine_ends_at_minus_one():
+def test_negative_cosine_of_parallel_and_opposite_vectors():
     z = torch.randn(4, 8)
     assert negative_cosine(3 * z, z).item() == pytest.approx(-1, abs=1e-6)
     assert negative_cosine(-z, z).item() == pytest.approx(1, abs=1e-6)
